@@ -1,0 +1,196 @@
+"""One catalog and its entries, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from weightstore.digest import Pin
+from weightstore.errors import InvalidDigest, InvalidRecord, InvalidSource
+from weightstore.records import MAX_SIZE, Wanted
+from weightstore.source import Source, parse_source
+
+SCHEMA = 1
+Metrics = Mapping[str, Mapping[str, float | None]]
+_EMPTY: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """All that a catalog knows of one set of weights.
+
+    Attributes:
+        namespace: of the catalog, for example ``torchvision``.
+        enum: name of the weights enum; ``member`` the name in it.
+        builder: name of the function that builds the model; empty where there is none.
+        task: for example ``classification``.
+        source: where the bytes come from; ``alternatives`` are further places of the same bytes.
+        pin: what is known of the digest.
+        size: bytes; ``size_is_exact`` tells whether it was counted or is a rounded declaration.
+        metrics: by data set, then by metric, as published: accuracies and mean average precisions in percent, the
+            end-point errors of optical flow in pixels.
+        num_params: number of parameters.
+        gops: 10⁹ operations of one forward pass, as TorchVision counts them.
+        min_size: smallest input, (height, width) in pixels.
+        categories: what the outputs mean, in order.
+        transforms: dotted name of the preprocessing's class, and its keyword arguments.
+        is_default: whether it is its enum's DEFAULT.
+    """
+
+    namespace: str
+    enum: str
+    member: str
+    source: Source
+    pin: Pin = field(default_factory=Pin)
+    builder: str = ""
+    task: str = ""
+    size: int | None = None
+    size_is_exact: bool = False
+    alternatives: tuple[Source, ...] = ()
+    licence: str | None = None
+    licence_url: str | None = None
+    recipe: str | None = None
+    metrics: Metrics = field(default_factory=dict)
+    num_params: int | None = None
+    gops: float | None = None
+    min_size: tuple[int, int] | None = None
+    categories: tuple[str, ...] = ()
+    transforms: tuple[str, Mapping[str, Any]] | None = None
+    doc: str = ""
+    is_default: bool = False
+    legacy: Mapping[str, Any] = field(default_factory=dict)
+    related: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The weights name, ``ResNet50_Weights.IMAGENET1K_V2``."""
+        return f"{self.enum}.{self.member}"
+
+    @property
+    def qualified_name(self) -> str:
+        """The weights name with its namespace, ``torchvision/ResNet50_Weights.IMAGENET1K_V2``."""
+        return f"{self.namespace}/{self.name}"
+
+    def metric(self, name: str) -> float | None:
+        """Return the best published value of a metric over the data sets, or None."""
+        values = [
+            value
+            for metrics in self.metrics.values()
+            for key, value in metrics.items()
+            if key.lower() == name and value is not None
+        ]
+        return max(values, default=None)
+
+    def wanted(self) -> Wanted:
+        """Return what is to be fetched. A catalog's size is for planning: the pin decides what is right."""
+        return Wanted(self.name, self.source, self.pin, self.size, False, self.alternatives)  # noqa: FBT003
+
+
+class Catalog:
+    """One catalog document: enums of weights, under a namespace. Entries are made when asked for."""
+
+    def __init__(self, document: Mapping[str, Any], *, place: str) -> None:
+        self.place = place
+        if document.get("schema") != SCHEMA:
+            raise self._error(f"schema {document.get('schema')!r}; this weightstore reads schema {SCHEMA}")
+        namespace = document.get("namespace")
+        if not isinstance(namespace, str) or not namespace.replace("-", "_").isidentifier():
+            raise self._error("'namespace' is not a name")
+        self.namespace = namespace
+        self._categories = self._mapping(document.get("categories", {}), "categories")
+        self._enums = self._mapping(document.get("enums"), "enums")
+        self.generated_from = str(document.get("generated_from", ""))
+        self._builders: dict[str, str] | None = None
+
+    def _error(self, reason: str) -> InvalidRecord:
+        return InvalidRecord(place=self.place, reason=f"not a catalog: {reason}")
+
+    def _mapping(self, value: object, name: str) -> Mapping[str, Any]:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise self._error(f"{name!r} is not an object")
+        return value
+
+    @property
+    def builders(self) -> Mapping[str, str]:
+        """The enum's name by builder name."""
+        if self._builders is None:
+            self._builders = {enum["builder"]: name for name, enum in self._enums.items() if enum.get("builder")}
+        return self._builders
+
+    def enums(self) -> Iterator[str]:
+        return iter(self._enums)
+
+    def members(self, enum: str) -> Iterator[str]:
+        """Yield the names of an enum's members, in the order of definition."""
+        return iter(self._mapping(self._enums[enum].get("entries"), f"{enum}.entries"))
+
+    def member_name(self, enum: str, member: str) -> str | None:
+        """Return the true name of a member: DEFAULT and aliases resolved; None where there is no such member."""
+        about = self._enums[enum]
+        if member == "DEFAULT":
+            default = about.get("default")
+            return default if isinstance(default, str) else None
+        member = about.get("aliases", _EMPTY).get(member, member)
+        return member if member in about.get("entries", _EMPTY) else None
+
+    def entry(self, enum: str, member: str) -> Entry:
+        """Return one entry.
+
+        Raises:
+            KeyError: there is no such enum or member.
+            InvalidRecord: the document is damaged there.
+        """
+        about = self._enums[enum]
+        values = about["entries"][member]
+        try:
+            return self._entry(enum, about, member, values)
+        except (InvalidSource, InvalidDigest, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise self._error(f"{enum}.{member}: {error!s}") from None
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield every entry, enum by enum."""
+        for enum in self._enums:
+            for member in self.members(enum):
+                yield self.entry(enum, member)
+
+    def _entry(self, enum: str, about: Mapping[str, Any], member: str, values: Mapping[str, Any]) -> Entry:
+        source, pin = parse_source(values["source"])
+        if "pin" in values:
+            pin = Pin(values["pin"] or "")
+        size = values.get("size")
+        if size is not None and not (type(size) is int and 0 <= size <= MAX_SIZE):
+            raise ValueError("'size' is not a number of bytes")
+        min_size = values.get("min_size")
+        transforms = values.get("transforms")
+        categories = values.get("categories")
+        related = {
+            key: values[key]
+            for key in ("unquantized", "quantized", "backend", "keypoint_names", "extra")
+            if values.get(key)
+        }
+        return Entry(
+            namespace=self.namespace,
+            enum=enum,
+            member=member,
+            source=source,
+            pin=pin,
+            builder=about.get("builder") or "",
+            task=about.get("task") or "",
+            size=size,
+            size_is_exact=values.get("size_exact", False) is True,
+            alternatives=tuple(Source.parse(text) for text in values.get("alternatives", ())),
+            licence=values.get("licence"),
+            licence_url=values.get("licence_url"),
+            recipe=values.get("recipe"),
+            metrics=values.get("metrics") or {},
+            num_params=values.get("num_params"),
+            gops=values.get("gops"),
+            min_size=(min_size[0], min_size[1]) if min_size else None,
+            categories=tuple(self._categories[categories]) if categories else (),
+            transforms=(transforms["class"], transforms.get("kwargs", {})) if transforms else None,
+            doc=values.get("doc", ""),
+            is_default=about.get("default") == member,
+            legacy=about.get("legacy") or {},
+            related=related,
+        )

@@ -1,0 +1,157 @@
+"""``weights.lock``: weights names and sources pinned to full digests and sizes, checked in beside the code.
+
+TOML, because people read and merge it (ADR 6)::
+
+    version = 1
+
+    [[weights]]
+    name = "torchvision/ResNet50_Weights.IMAGENET1K_V2"
+    source = "https://download.pytorch.org/models/resnet50-11ad3fa6.pth"
+    digest = "sha256:11ad3fa6…"
+    size = 102540417
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from weightstore.digest import Digest, Pin
+from weightstore.errors import Drift, InvalidDigest, InvalidRecord, InvalidSource
+from weightstore.records import MAX_SIZE, Wanted
+from weightstore.source import Source
+from weightstore.store.layout import translated, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+VERSION = 1
+_LIMIT = 64 << 20
+_HEADER = "# Written by `weightstore lock`. Check it in; fetch with `weightstore prefetch --locked`.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """One locked blob: what it is called, where it came from, what it is. ``size`` is in bytes."""
+
+    name: str
+    source: Source
+    digest: Digest
+    size: int
+
+    def wanted(self) -> Wanted:
+        return Wanted(self.name, self.source, Pin.of(self.digest), self.size, size_is_exact=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Lockfile:
+    """The contents of a lockfile, in order of name."""
+
+    entries: tuple[Locked, ...] = ()
+
+    @classmethod
+    def parse(cls, data: bytes, *, place: str) -> Lockfile:
+        """Read a lockfile, strictly.
+
+        Raises:
+            InvalidRecord: with the entry and field that is wrong.
+        """
+        if len(data) > _LIMIT:
+            raise InvalidRecord(place=place, reason=f"larger than {_LIMIT} bytes")
+        try:
+            values = tomllib.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise InvalidRecord(place=place, reason=f"not TOML ({error})") from None
+        version = values.pop("version", None)
+        if version != VERSION or isinstance(version, bool):
+            raise InvalidRecord(place=place, reason=f"version {version!r}; this weightstore reads version {VERSION}")
+        items = values.pop("weights", [])
+        if values or not isinstance(items, list):
+            raise InvalidRecord(place=place, reason="holds something other than 'version' and [[weights]]")
+        entries = [_parse_entry(item, place=place, number=number) for number, item in enumerate(items, 1)]
+        names = [entry.name for entry in entries]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise InvalidRecord(place=place, reason=f"{twice!r} is locked twice")
+        return cls(tuple(sorted(entries, key=lambda entry: entry.name)))
+
+    @classmethod
+    def read(cls, path: Path) -> Lockfile:
+        """Read the lockfile at a path.
+
+        Raises:
+            InvalidRecord: it cannot be read or does not parse.
+        """
+        try:
+            with path.open("rb") as file:
+                data = file.read(_LIMIT + 1)
+        except OSError as error:
+            raise InvalidRecord(place=str(path), reason=error.strerror or str(error)) from None
+        return cls.parse(data, place=str(path))
+
+    def encode(self) -> bytes:
+        """Return the file's bytes; :meth:`parse` is the inverse."""
+        lines = [_HEADER, f"version = {VERSION}\n"]
+        for entry in sorted(self.entries, key=lambda entry: entry.name):
+            lines.append(
+                "\n[[weights]]\n"
+                f"name = {_toml(entry.name)}\n"
+                f"source = {_toml(entry.source.display)}\n"
+                f"digest = {_toml(str(entry.digest))}\n"
+                f"size = {entry.size}\n"
+            )
+        return "".join(lines).encode()
+
+    def write(self, path: Path) -> None:
+        """Replace the file in one step."""
+        with translated(path):
+            write_record(path, self.encode(), mode=0o644, durable=True)
+
+    def digests(self) -> frozenset[Digest]:
+        return frozenset(entry.digest for entry in self.entries)
+
+    def merge(self, entries: Iterable[Locked], *, update: bool, place: str) -> Lockfile:
+        """Return this lockfile with entries added.
+
+        Raises:
+            Drift: an entry is already locked otherwise, and ``update`` does not say that this is meant.
+        """
+        merged = {entry.name: entry for entry in self.entries}
+        for entry in entries:
+            known = merged.get(entry.name)
+            if known is not None and known != entry and not update:
+                raise Drift(
+                    name=entry.name,
+                    recorded=f"{known.digest} from {known.source} in {place}",
+                    found=f"{entry.digest} from {entry.source}",
+                    remedy="If the change is meant, lock again with --update.",
+                )
+            merged[entry.name] = entry
+        return Lockfile(tuple(sorted(merged.values(), key=lambda entry: entry.name)))
+
+
+def _parse_entry(item: Any, *, place: str, number: int) -> Locked:
+    def wrong(reason: str) -> InvalidRecord:
+        return InvalidRecord(place=place, reason=f"entry {number}: {reason}")
+
+    if not isinstance(item, dict) or set(item) != {"name", "source", "digest", "size"}:
+        raise wrong("has name, source, digest and size, and nothing else")
+    name, source, digest, size = item["name"], item["source"], item["digest"], item["size"]
+    if not (isinstance(name, str) and isinstance(source, str) and isinstance(digest, str)):
+        raise wrong("name, source and digest are strings")
+    if not name or len(name) > 2048 or not name.isprintable():
+        raise wrong("the name is empty, too long or not printable")
+    if type(size) is not int or not 0 <= size <= MAX_SIZE:
+        raise wrong("size is not a number of bytes")
+    try:
+        return Locked(name, Source(source), Digest.parse(digest), size)
+    except (InvalidSource, InvalidDigest) as error:
+        raise wrong(str(error)) from None
+
+
+def _toml(text: str) -> str:
+    # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped and JSON leaves.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

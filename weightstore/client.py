@@ -1,0 +1,398 @@
+"""The façade: names in, verified paths out. Everything that the command line does, for programs.
+
+>>> from weightstore import Client
+>>> client = Client()                                   # doctest: +SKIP
+>>> client.path("resnet50")                             # doctest: +SKIP
+PosixPath('/home/me/.cache/weightstore/blobs/sha256/11ad3fa6…')
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO
+
+from weightstore.catalog.names import resolve
+from weightstore.catalog.registry import Catalogs
+from weightstore.config import Config
+from weightstore.digest import Digest, Pin
+from weightstore.errors import Drift, InvalidInput, NotPresent, UnknownName
+from weightstore.obtain import Known, Obtained, Obtainer, obtained_from
+from weightstore.records import Ref, Wanted
+from weightstore.source import is_source, parse_source
+from weightstore.store.blobs import list_blobs
+from weightstore.store.gc import refs_by_digest
+from weightstore.store.receipts import Receipts, identity_of
+from weightstore.transfer.progress import Meter, Silent
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from weightstore.catalog.entries import Entry
+    from weightstore.catalog.lockfile import Locked, Lockfile
+    from weightstore.prefetch import Plan, Progress, Report
+    from weightstore.store.layers import Layer
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One blob of one layer, as ``weightstore ls`` shows it.
+
+    ``names`` are the catalog names whose source was seen to have this digest; ``last_used`` is in seconds since the
+    epoch, to the hour, and only of this user where the file system keeps no access times.
+    """
+
+    digest: Digest
+    size: int
+    layer: str
+    path: Path
+    last_used: float
+    refs: tuple[Ref, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One place that was consulted, and what it answered."""
+
+    place: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a name leads where it leads: the digest and how it is known, and every place in the order asked."""
+
+    wanted: Wanted
+    digest: Digest | None
+    known_by: Known
+    steps: tuple[Step, ...]
+    path: Path | None
+
+
+class Client:
+    """Finds, fetches and tells about weights, with one configuration. Safe to use from many threads."""
+
+    def __init__(self, config: Config | None = None, *, note: Note | None = None) -> None:
+        """Make a client; nothing is read or opened yet.
+
+        Args:
+            config: the settings; by default those of the environment and the configuration files.
+            note: called with one sentence about each thing worth knowing that is no error: a damaged copy that was
+                passed over, a layer that is missing. By default they go to the ``weightstore`` logger as warnings.
+        """
+        self.config = config or Config.load()
+        self._note = _once(note or _warn)
+        self.catalogs = Catalogs(self.config.catalogs, note=self._note)
+        self.receipts = Receipts(self.config.state)
+        self.obtainer = Obtainer(self.config, self.receipts, note=self._note)
+
+    # -- names --------------------------------------------------------------------------------------------------
+
+    def entries(self, names: Iterable[str] = (), *, task: str | None = None, everything: bool = False) -> list[Entry]:
+        """Return the catalog entries that names and globs mean (see :mod:`weightstore.catalog.names`).
+
+        Raises:
+            UnknownName: a name that no catalog has, with the nearest ones.
+        """
+        return resolve(names, self.catalogs, task=task, everything=everything)
+
+    def wanted(self, name: str, *, sha256: str | None = None) -> Wanted:
+        """Return what one weights name, URL or path asks for. A glob must mean exactly one.
+
+        Args:
+            name: a weights name, a URL or a path (``/…``, ``./…``), with an optional ``#sha256=<hex>``.
+            sha256: the digest, or its first 8 or more digits, where the caller knows it.
+
+        Raises:
+            UnknownName, InvalidSource, InvalidDigest: the name, the source or the digest cannot be used.
+            Drift: ``sha256`` contradicts what the name says.
+        """
+        found = self._wanted(name)
+        if len(found) != 1:
+            raise InvalidInput(f"{name!r} means {len(found)} weights, and exactly one is needed")
+        return _pinned(found[0], sha256)
+
+    def _wanted(self, name: str) -> list[Wanted]:
+        if not is_source(name):
+            return [entry.wanted() for entry in self.entries([name])]
+        source, pin = parse_source(name)
+        known = self._by_source().get(source.key)
+        if known is None:
+            return [Wanted(source.display, source, pin)]
+        # A URL that a catalog knows gets the catalog's pin, so that both ways lead to one blob.
+        wanted = known.wanted()
+        if not pin.agrees_with(wanted.pin):
+            raise Drift(
+                name=source.display,
+                recorded=f"{wanted.pin} in the catalog ({known.name})",
+                found=f"{pin} in the URL",
+                remedy="One of the two is wrong.",
+            )
+        return [replace(wanted, name=source.display, source=source, pin=pin.narrower(wanted.pin))]
+
+    def _by_source(self) -> dict[str, Entry]:
+        if self._sources is None:
+            self._sources = {entry.source.key: entry for catalog in self.catalogs.near() for entry in catalog.entries()}
+        return self._sources
+
+    _sources: dict[str, Entry] | None = None
+
+    def gather(
+        self,
+        names: Iterable[str] = (),
+        *,
+        task: str | None = None,
+        everything: bool = False,
+        sha256: str | None = None,
+        lockfile: Lockfile | None = None,
+    ) -> list[Wanted]:
+        """Return everything that names, globs, URLs, a task and a lockfile ask for, in that order.
+
+        Raises:
+            UnknownName, InvalidInput: something that cannot be resolved.
+            Drift: the lockfile and the catalog disagree.
+        """
+        names = list(names)
+        weights = [name for name in names if not is_source(name)]
+        wanted: list[Wanted] = []
+        if weights or task is not None or everything:
+            wanted += [entry.wanted() for entry in self.entries(weights, task=task, everything=everything)]
+        for name in names:
+            if is_source(name):
+                wanted += self._wanted(name)
+        if sha256 is not None:
+            if len(wanted) != 1:
+                raise InvalidInput(f"--sha256 is the digest of one file, and {len(wanted)} are asked for")
+            wanted = [_pinned(wanted[0], sha256)]
+        if lockfile is not None:
+            self.check_drift(lockfile)
+            wanted += [entry.wanted() for entry in lockfile.entries]
+        return wanted
+
+    def check_drift(self, lockfile: Lockfile) -> None:
+        """Make sure that no catalog has moved away from what is locked.
+
+        Raises:
+            Drift: a locked name has another source now, or a pin that its locked digest does not match.
+        """
+        for locked in lockfile.entries:
+            if is_source(locked.name):
+                continue
+            try:
+                (entry,) = self.entries([locked.name])
+            except UnknownName:
+                continue  # locked from a catalog that is not installed here: the lockfile says all that is needed
+            if entry.source != locked.source or not entry.pin.matches(locked.digest):
+                raise Drift(
+                    name=locked.name,
+                    recorded=f"{locked.digest} from {locked.source} in the lockfile",
+                    found=f"{entry.pin} from {entry.source} in the catalog",
+                    remedy="If the catalog is right, lock again with --update.",
+                )
+
+    # -- bytes --------------------------------------------------------------------------------------------------
+
+    def path(self, name: str, *, sha256: str | None = None, fetch: bool = True, meter: Meter | None = None) -> Path:
+        """Return the path of verified weights; they are fetched first where no layer has them.
+
+        A hit opens no socket, takes no lock and writes nothing in the store. The file is read-only and named by its
+        digest; do not write to it.
+
+        Args:
+            name: a weights name (``resnet50``, ``ResNet50_Weights.IMAGENET1K_V2``), a URL or a path.
+            sha256: the digest, or its first 8 or more hexadecimal digits, where the caller knows it.
+            fetch: whether to fetch what is missing.
+            meter: watches the download.
+
+        Raises:
+            NotPresent: nothing has it, and we are offline or ``fetch`` is False.
+            UnknownName, InvalidInput: the name cannot be used.
+            IntegrityError, TransferError: no source gave the right bytes.
+            NoSpace, StoreError: it cannot be stored.
+        """
+        return self._obtain(self.wanted(name, sha256=sha256), fetch=fetch, meter=meter).path
+
+    def open(self, name: str, *, sha256: str | None = None, fetch: bool = True, meter: Meter | None = None) -> BinaryIO:
+        """Return verified weights open for reading, at their start: the very file that was verified.
+
+        Whoever swaps the file afterwards changes nothing for the holder. Arguments and errors as for :meth:`path`.
+        """
+        wanted = self.wanted(name, sha256=sha256)
+        while True:
+            hit = self.obtainer.locate(wanted).hit
+            if hit is not None:
+                return io.BufferedReader(io.FileIO(hit.blob.detach(), "rb", closefd=True))
+            self._obtain(wanted, fetch=fetch, meter=meter)
+
+    def _obtain(self, wanted: Wanted, *, fetch: bool, meter: Meter | None) -> Obtained:
+        located = self.obtainer.locate(wanted)
+        if located.hit is not None:
+            return obtained_from(located.hit)
+        if not fetch:
+            raise self.obtainer.not_present(wanted, located)
+        return self.obtainer.obtain(wanted, meter=meter or Silent(), stop=threading.Event())
+
+    def is_present(self, name: str, *, sha256: str | None = None) -> bool:
+        """Tell whether verified weights are in some layer."""
+        try:
+            self._obtain(self.wanted(name, sha256=sha256), fetch=False, meter=None)
+        except NotPresent:
+            return False
+        return True
+
+    def plan(self, wanted: Iterable[Wanted]) -> Plan:
+        """Return what a prefetch of these would do. Opens no socket."""
+        from weightstore.prefetch import make_plan
+
+        return make_plan(wanted, obtainer=self.obtainer)
+
+    def prefetch(
+        self,
+        names: Iterable[str] = (),
+        *,
+        task: str | None = None,
+        everything: bool = False,
+        lockfile: Lockfile | None = None,
+        plan: Plan | None = None,
+        progress: Progress | None = None,
+        jobs: int | None = None,
+        stop: threading.Event | None = None,
+    ) -> Report:
+        """Fetch many weights side by side, and report on each; one that fails does not keep the others from coming.
+
+        Args:
+            names: weights names, globs, URLs and paths.
+            task: the DEFAULT weights of every builder of a task.
+            everything: all entries of all catalogs.
+            lockfile: everything that it locks, by full digest.
+            plan: what :meth:`plan` returned, instead of all of these.
+            progress: watches the downloads.
+            jobs: so many files side by side; by default as configured.
+            stop: set it to stop; the downloads keep what they have for the next run.
+
+        Raises:
+            UnknownName, InvalidInput, Drift: the request cannot be used.
+            NoSpace: it will not fit; found before anything is fetched.
+        """
+        from weightstore.prefetch import NoProgress, run_plan
+
+        if plan is None:
+            wanted = self.gather(names, task=task, everything=everything, lockfile=lockfile)
+            plan = self.plan(wanted)
+        return run_plan(
+            plan,
+            obtainer=self.obtainer,
+            jobs=jobs or self.config.jobs,
+            progress=progress or NoProgress(),
+            stop=stop or threading.Event(),
+        )
+
+    def lock(self, report: Report) -> list[Locked]:
+        """Return lockfile entries for everything that a prefetch found or fetched."""
+        from weightstore.catalog.lockfile import Locked as LockedEntry
+
+        entries = []
+        for result in report.results:
+            if result.obtained is None:
+                continue
+            for name in result.item.names:
+                found = [name] if is_source(name) else [entry.qualified_name for entry in self.entries([name])]
+                wanted, obtained = result.item.wanted, result.obtained
+                entries += [LockedEntry(one, wanted.source, obtained.digest, obtained.size) for one in found]
+        return entries
+
+    # -- telling ------------------------------------------------------------------------------------------------
+
+    def stored(self) -> list[Stored]:
+        """Return every blob of every layer."""
+        names: dict[str, list[str]] = {}
+        for key, entry in self._by_source().items():
+            names.setdefault(key, []).append(entry.name)
+        found = []
+        for layer in self.obtainer.layers():
+            found += self._stored_in(layer, names)
+        return found
+
+    def _stored_in(self, layer: Layer, names: dict[str, list[str]]) -> list[Stored]:
+        if layer.layout is None:
+            return []
+        refs = refs_by_digest(layer.layout)
+        found = []
+        for digest, stat in sorted(list_blobs(layer.layout).items()):
+            used = max(stat.st_atime, stat.st_mtime, self.receipts.last_used(digest, identity_of(stat)) or 0)
+            mine = tuple(refs.get(digest, ()))
+            called = tuple(name for ref in mine for name in names.get(ref.source.key, ()))
+            found.append(Stored(digest, stat.st_size, layer.name, layer.layout.blob(digest), used, mine, called))
+        return found
+
+    def why(self, name: str, *, sha256: str | None = None) -> Explanation:
+        """Explain where a name leads: each place asked, in order, and what it answered. Opens no socket."""
+        from weightstore.transfer.policy import route
+
+        wanted = self.wanted(name, sha256=sha256)
+        located = self.obtainer.locate(wanted)
+        steps: list[Step] = []
+        path = None
+        if located.hit is not None:
+            with located.hit.blob as blob:
+                path = blob.path
+        for layer in self.obtainer.layers():
+            label = f"store {layer.root}" if layer.writable else f"layer {layer.root}"
+            if layer.layout is None:
+                steps.append(Step(label, "there is no store yet" if layer.writable else "there is no store"))
+            elif located.digest is None:
+                steps.append(Step(label, "has no ref for this source, and no blob that begins like its pin"))
+            elif located.hit is not None and located.hit.layer == layer:
+                steps.append(Step(label, "has it, verified"))
+                break
+            else:
+                steps.append(Step(label, "does not have it"))
+        if path is None:
+            config = self.config
+            chosen = route(wanted, digest=located.digest, mirrors=config.mirrors, order=config.order)
+            for candidate in chosen.candidates:
+                forbidden = config.offline and candidate.source.scheme != "file"
+                steps.append(
+                    Step(
+                        f"{candidate.kind} {candidate.source}",
+                        "not asked: offline" if forbidden else "would be asked",
+                    )
+                )
+            steps += [Step(*skipped.split(": ", 1)) for skipped in chosen.skipped]
+        return Explanation(wanted, located.digest, located.known_by, tuple(steps), path)
+
+
+def _pinned(wanted: Wanted, sha256: str | None) -> Wanted:
+    if sha256 is None:
+        return wanted
+    pin = Pin(sha256.lower().removeprefix("sha256:"))
+    if not pin.is_pinned:
+        raise InvalidInput("the digest is empty")
+    if not pin.agrees_with(wanted.pin):
+        raise Drift(
+            name=wanted.name, recorded=str(wanted.pin), found=f"{pin} asked for", remedy="One of the two is wrong."
+        )
+    return replace(wanted, pin=pin.narrower(wanted.pin))
+
+
+def _once(note: Note) -> Note:
+    """Return a note that says each thing once."""
+    told: set[str] = set()
+
+    def tell(message: str) -> None:
+        if message not in told:
+            told.add(message)
+            note(message)
+
+    return tell
+
+
+def _warn(message: str) -> None:
+    import logging  # start-up: only when there is something to tell
+
+    logging.getLogger("weightstore").warning("%s", message)

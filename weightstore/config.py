@@ -1,0 +1,286 @@
+"""Settings: read once at the edge, from the environment and configuration files, into one frozen value.
+
+Precedence: environment variable, then the user's ``config.toml``, then the site's, then the default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from weightstore.errors import InvalidConfig, InvalidSource
+from weightstore.source import Source, is_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Trust = Literal["first-use", "pinned"]
+Step = Literal["layers", "mirrors", "origin"]
+STEPS: tuple[Step, ...] = ("layers", "mirrors", "origin")
+CONFIG_LIMIT = 1 << 20
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes: ``1500``, ``20MB``, ``1.5 GiB``. MB is 10⁶ bytes, MiB is 2²⁰."""
+    value = text.strip().lower().replace(" ", "").removesuffix("b")
+    number = value.rstrip("kmgti")
+    unit = value[len(number) :]
+    try:
+        size = float(number) * _UNITS[unit]
+        return int(size)
+    except (ValueError, KeyError, OverflowError):
+        raise InvalidConfig(f"not a size: {text!r}. Write it like 20MB or 1.5GiB") from None
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration in seconds: ``90``, ``90s``, ``15m``, ``24h``, ``7d``."""
+    value = text.strip().lower()
+    factor = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(value[-1:], 0)
+    try:
+        seconds = float(value[:-1] if factor else value) * (factor or 1)
+    except ValueError:
+        raise InvalidConfig(f"not a duration: {text!r}. Write it like 90s, 15m, 24h or 7d") from None
+    if not 0 <= seconds < 1e10:
+        raise InvalidConfig(f"not a duration: {text!r}")
+    return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings. Sizes are bytes, durations seconds.
+
+    Attributes:
+        home: root of the writable store.
+        state: this user's private state: receipts.
+        layers: stores consulted read-only before the writable one, in order.
+        mirrors: stores asked by digest, each a directory or an http(s) URL, in order; never trusted.
+        order: which kinds of place are asked, in order.
+        offline: open no socket.
+        trust: ``first-use`` records the digest of an unpinned source when it is first fetched; ``pinned`` refuses it.
+        locks: spare duplicate downloads with advisory locks. Correctness never depends on it.
+        max_connections: at most so many network connections at once, over all files.
+        connections_per_file: at most so many of them for one file.
+        jobs: so many files download side by side.
+        connect_timeout_s: for a connection to be accepted.
+        read_timeout_s: for the next bytes to arrive.
+        retries: so many further attempts without progress before a source is given up.
+        stall_s: a part that has not grown for so long has lost its owner.
+        max_size: refuse larger files; None for no limit.
+        catalogs: files of further catalogs.
+        ca_bundle: certificates to trust instead of the usual ones; REQUESTS_CA_BUNDLE and SSL_CERT_FILE mean the same.
+    """
+
+    home: Path
+    state: Path
+    layers: tuple[Path, ...] = ()
+    mirrors: tuple[Source, ...] = ()
+    order: tuple[Step, ...] = STEPS
+    offline: bool = False
+    trust: Trust = "first-use"
+    locks: bool = True
+    max_connections: int = 16
+    connections_per_file: int = 16
+    jobs: int = 4
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 30.0
+    retries: int = 5
+    stall_s: float = 60.0
+    max_size: int | None = None
+    catalogs: tuple[Path, ...] = ()
+    ca_bundle: Path | None = None
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("max_connections", "connections_per_file", "jobs"):
+            if getattr(self, name) < 1:
+                raise InvalidConfig(f"{name} is at least 1")
+        for name in ("connect_timeout_s", "read_timeout_s", "stall_s"):
+            if getattr(self, name) <= 0:
+                raise InvalidConfig(f"{name} is more than 0 seconds")
+
+    @classmethod
+    def load(cls) -> Config:
+        """Return the settings of this process's environment."""
+        return cls.from_environ(os.environ)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Config:
+        """Return the settings for an environment: its variables over the user's file over the site's file.
+
+        Raises:
+            InvalidConfig: a value that cannot be used, with the place that it came from.
+        """
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        for path in reversed(config_files(environ)):
+            for name, value in _read_file(path).items():
+                values[name] = _convert(name, value, place=str(path))
+                origins[name] = str(path)
+        for name in SETTINGS:
+            variable = variable_of(name)
+            if environ.get(variable, "") != "":
+                values[name] = _convert(name, environ[variable], place=variable)
+                origins[name] = variable
+        if "ca_bundle" not in values and environ.get("SSL_CERT_FILE"):
+            # OpenSSL's own variable, which requests leaves aside; clusters set it in their profiles.
+            values["ca_bundle"] = _path(environ["SSL_CERT_FILE"])
+            origins["ca_bundle"] = "SSL_CERT_FILE"
+        if "home" not in values:
+            values["home"] = _default_dir("user_cache_path")
+        if "state" not in values:
+            values["state"] = _default_dir("user_state_path")
+        return cls(**values, origins=origins)
+
+    def but(self, **changes: Any) -> Config:
+        """Return these settings with some replaced."""
+        return replace(self, **changes)
+
+
+def variable_of(name: str) -> str:
+    """Return the environment variable of a setting: ``max_size`` is ``WEIGHTSTORE_MAX_SIZE``."""
+    return "WEIGHTSTORE_" + name.upper()
+
+
+def config_files(environ: Mapping[str, str]) -> list[Path]:
+    """Return the configuration files that are read, the strongest first. They need not exist."""
+    if environ.get("WEIGHTSTORE_CONFIG"):
+        return [Path(environ["WEIGHTSTORE_CONFIG"]).expanduser()]
+    user, site = _default_dir("user_config_path"), _default_dir("site_config_path")
+    return [user / "config.toml", site / "config.toml"]
+
+
+def _default_dir(function: str) -> Path:
+    import platformdirs  # start-up: not needed where the environment says it all
+
+    directory = getattr(platformdirs, function)("weightstore", appauthor=False)
+    return cast("Path", directory)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_LIMIT + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise InvalidConfig(f"{path}: {error.strerror}") from None
+    if len(data) > CONFIG_LIMIT:
+        raise InvalidConfig(f"{path}: larger than {CONFIG_LIMIT} bytes")
+    try:
+        values = tomllib.loads(data.decode("utf-8"))
+    except ValueError as error:
+        raise InvalidConfig(f"{path}: not TOML ({error})") from None
+    for name in values:
+        if name not in SETTINGS:
+            raise InvalidConfig(f"{path}: no setting is called {name!r}. All settings: weightstore config")
+    return values
+
+
+def _convert(name: str, value: object, *, place: str) -> object:
+    try:
+        return SETTINGS[name](value)
+    except (InvalidConfig, InvalidSource, ValueError, TypeError) as error:
+        raise InvalidConfig(f"{place}: {name}: {error}") from None
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise InvalidConfig(f"not a path: {value!r}")
+    path = Path(value).expanduser()
+    return path if path.is_absolute() else path.absolute()
+
+
+def _list(value: object, separator: str) -> list[str]:
+    if isinstance(value, str):
+        return [item for item in value.split(separator) if item]
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return value
+    raise InvalidConfig(f"not a list: {value!r}")
+
+
+def _paths(value: object) -> tuple[Path, ...]:
+    return tuple(_path(item) for item in _list(value, os.pathsep))
+
+
+def _mirrors(value: object) -> tuple[Source, ...]:
+    # Blanks or commas part them in the environment: a colon stands inside of URLs.
+    items = _list(value.replace(",", " ") if isinstance(value, str) else value, " ")
+    return tuple(Source.parse(item if is_source(item) else "./" + item) for item in items)
+
+
+def _order(value: object) -> tuple[Step, ...]:
+    items = _list(value, ",")
+    if not items or len(set(items)) != len(items) or not set(items) <= set(STEPS):
+        raise InvalidConfig(f"an order of {', '.join(STEPS)}, each at most once")
+    return tuple(step for item in items for step in STEPS if step == item)
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in {"1", "true", "yes", "on"}:
+        return True
+    if text in {"0", "false", "no", "off"}:
+        return False
+    raise InvalidConfig(f"yes or no, not {value!r}")
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise InvalidConfig(f"not a whole number: {value!r}")
+    number = int(value)
+    if not 0 <= number <= 1_000_000:
+        raise InvalidConfig(f"out of range: {value!r}")
+    return number
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise InvalidConfig(f"not a duration: {value!r}")
+    return parse_duration(str(value))
+
+
+def _size(value: object) -> int | None:
+    if isinstance(value, str) and value.lower() == "none":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise InvalidConfig(f"not a size: {value!r}")
+    return parse_size(str(value))
+
+
+def _trust(value: object) -> Trust:
+    if value == "first-use":
+        return "first-use"
+    if value == "pinned":
+        return "pinned"
+    raise InvalidConfig(f'"first-use" or "pinned", not {value!r}')
+
+
+SETTINGS: dict[str, Callable[[object], object]] = {
+    "home": _path,
+    "state": _path,
+    "layers": _paths,
+    "mirrors": _mirrors,
+    "order": _order,
+    "offline": _flag,
+    "trust": _trust,
+    "locks": _flag,
+    "max_connections": _count,
+    "connections_per_file": _count,
+    "jobs": _count,
+    "connect_timeout_s": _seconds,
+    "read_timeout_s": _seconds,
+    "retries": _count,
+    "stall_s": _seconds,
+    "max_size": _size,
+    "catalogs": _paths,
+    "ca_bundle": _path,
+}
+if set(SETTINGS) != {item.name for item in fields(Config)} - {"origins"}:
+    raise AssertionError("every setting has its reader")

@@ -1,0 +1,306 @@
+"""One blob, from wherever it is: layers, then mirrors by digest, then the origin; verified, published, recorded."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
+
+from weightstore.digest import Digest, Pin
+from weightstore.errors import (
+    AllSourcesFailed,
+    DigestMismatch,
+    IntegrityError,
+    NotPresent,
+    SourceUnavailable,
+    StoreError,
+    TransferError,
+    UntrustedSource,
+    WeightStoreError,
+)
+from weightstore.records import Ref, Wanted
+from weightstore.store.flight import flight
+from weightstore.store.layers import Hit, Layer, find_blob, find_by_prefix, find_ref, open_layers
+from weightstore.store.layout import Layout, create_layout
+from weightstore.store.publish import PartLost, publish
+from weightstore.store.refs import write_ref
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from weightstore.config import Config
+    from weightstore.source import Source
+    from weightstore.store.receipts import Receipts
+    from weightstore.transfer.policy import Candidate
+    from weightstore.transfer.progress import Meter
+    from weightstore.transfer.transport import Transport
+
+Via = Literal["store", "layer", "mirror", "origin"]
+Known = Literal["pin", "ref", "prefix", "nothing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What the stores know of a wanted blob: its digest and how that is known, and a verified copy if there is one."""
+
+    digest: Digest | None
+    known_by: Known
+    hit: Hit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """A verified blob at ``path``; ``via`` tells where it came from. ``received`` counts bytes that were downloaded."""
+
+    path: Path
+    digest: Digest
+    size: int
+    via: Via
+    place: str
+    received: int = 0
+
+
+class Transports:
+    """The transports of one client, made when first used: importing the network costs 0.1 s that a hit never pays."""
+
+    def __init__(self, config: Config) -> None:
+        from weightstore.transfer.connections import Connections
+
+        self._config = config
+        self._http: Transport | None = None
+        self._lock = threading.Lock()
+        self.connections = Connections(config.max_connections)
+
+    def transport_for(self, source: Source) -> Transport:
+        if source.scheme == "file":
+            from weightstore.transfer.file import FileTransport
+
+            return FileTransport()
+        with self._lock:
+            if self._http is None:
+                from weightstore import __version__
+                from weightstore.transfer.http import HttpTransport
+
+                self._http = HttpTransport(
+                    connect_timeout_s=self._config.connect_timeout_s,
+                    read_timeout_s=self._config.read_timeout_s,
+                    pool_size=self._config.max_connections,
+                    user_agent=f"weightstore/{__version__}",
+                    ca_bundle=str(self._config.ca_bundle) if self._config.ca_bundle else None,
+                )
+            return self._http
+
+
+class Obtainer:
+    """Finds blobs, and fetches those that are missing. One for a client; safe to use from many threads."""
+
+    def __init__(self, config: Config, receipts: Receipts, *, note: Callable[[str], None]) -> None:
+        self.config = config
+        self.receipts = receipts
+        self._note = note
+        self._layers: tuple[Layer, ...] | None = None
+        self._transports: Transports | None = None
+        self._dead_mirrors: set[str] = set()
+
+    # -- finding ------------------------------------------------------------------------------------------------
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the stores that are consulted, in order; the writable one is the last."""
+        layers = self._layers
+        if layers is None or layers[-1].layout is None:
+            read_only = self.config.layers if "layers" in self.config.order else ()
+            layers = self._layers = open_layers(self.config.home, read_only, note=self._note)
+        return layers
+
+    def locate(self, wanted: Wanted, *, note: Callable[[str], None] | None = None) -> Located:
+        """Look for a blob in all layers. Opens no socket, takes no lock, writes nothing but a receipt of this user.
+
+        The blob that is found is open: close it.
+        """
+        note = note or self._note
+        layers = self.layers()
+        digest, known_by = self._known_digest(wanted, layers, note)
+        hit = find_blob(digest, layers, self.receipts, note=note) if digest is not None else None
+        return Located(digest, known_by, hit)
+
+    def _known_digest(
+        self, wanted: Wanted, layers: Sequence[Layer], note: Callable[[str], None]
+    ) -> tuple[Digest | None, Known]:
+        if (digest := wanted.pin.digest) is not None:
+            return digest, "pin"
+        for source in wanted.sources:
+            ref = find_ref(source, layers, pin=wanted.pin, note=note)
+            if ref is not None:
+                return ref.digest, "ref"
+        digest = find_by_prefix(wanted.pin, layers)
+        return (digest, "prefix") if digest is not None else (None, "nothing")
+
+    # -- fetching -----------------------------------------------------------------------------------------------
+
+    def obtain(self, wanted: Wanted, *, meter: Meter, stop: threading.Event) -> Obtained:
+        """Return a verified blob, fetched if no layer has it.
+
+        Raises:
+            NotPresent: it would have to be fetched, and we are offline.
+            UntrustedSource: it has no pin, and the configuration wants one.
+            IntegrityError, TransferError: no source gave the right bytes.
+            NoSpace, StoreError: it cannot be stored.
+            Cancelled: ``stop`` was set.
+        """
+        located = self.locate(wanted, note=meter.note)
+        if located.hit is not None:
+            return obtained_from(located.hit)
+        candidates = self._candidates(wanted, located)
+        layout = self.writable()
+        key = f"sha256-{located.digest.hex}" if located.digest is not None else f"source-{wanted.source.key}"
+
+        def arrived() -> Hit | None:
+            return self.locate(wanted, note=meter.note).hit
+
+        with flight(
+            layout,
+            key,
+            arrived=arrived,
+            locks=self.config.locks,
+            stall_s=self.config.stall_s,
+            stop=stop,
+            on_wait=lambda whom: meter.note(f"waiting for {whom}"),
+        ) as hit:
+            if hit is not None:
+                return obtained_from(hit)
+            return self._fetch(wanted, located, candidates, layout, key, meter, stop)
+
+    def _candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
+        from weightstore.transfer.policy import route
+
+        if self.config.trust == "pinned" and not wanted.pin.is_pinned and located.known_by != "ref":
+            raise UntrustedSource(source=wanted.source.display)
+        chosen = route(wanted, digest=located.digest, mirrors=self.config.mirrors, order=self.config.order)
+        candidates = [
+            candidate
+            for candidate in chosen.candidates
+            if not (self.config.offline and candidate.source.scheme != "file")
+        ]
+        if not candidates:
+            raise self.not_present(wanted, located, notes=chosen.skipped)
+        return candidates
+
+    def not_present(self, wanted: Wanted, located: Located, *, notes: Sequence[str] = ()) -> NotPresent:
+        """Return the error that says where we looked and what to run."""
+        searched = [f"{layer.root}" + ("" if layer.layout else " (no store)") for layer in self.layers()]
+        known = f"sha256:{located.digest.hex}" if located.digest else str(wanted.pin).replace("none", "digest unknown")
+        argument = wanted.name if "://" not in wanted.name else wanted.source.display
+        return NotPresent(
+            name=wanted.name,
+            digest=known,
+            searched=searched,
+            offline=self.config.offline,
+            remedy=f"weightstore prefetch '{argument}'",
+            notes=notes if self.config.mirrors else (),
+        )
+
+    def writable(self) -> Layout:
+        """Return the writable store, made where there is none yet."""
+        layout = self.layers()[-1].layout
+        return layout or create_layout(self.config.home)
+
+    def _fetch(
+        self,
+        wanted: Wanted,
+        located: Located,
+        candidates: Sequence[Candidate],
+        layout: Layout,
+        key: str,
+        meter: Meter,
+        stop: threading.Event,
+    ) -> Obtained:
+        failures: list[WeightStoreError] = []
+        for candidate in candidates:
+            mirror = candidate.source.url.partition("/blobs/sha256/")[0] if candidate.kind == "mirror" else ""
+            if mirror in self._dead_mirrors:
+                continue
+            try:
+                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop)
+            except (IntegrityError, TransferError) as error:
+                if candidate.kind == "origin":
+                    failures.append(error)
+                else:
+                    meter.note(f"mirror passed over: {error}")
+                if mirror and isinstance(error, SourceUnavailable):
+                    self._dead_mirrors.add(mirror)
+        if not failures:
+            reason = f"none of the {len(candidates)} mirrors has it"
+            raise TransferError(source=wanted.name, reason=reason)
+        raise failures[0] if len(failures) == 1 else AllSourcesFailed(name=wanted.name, failures=failures)
+
+    def _fetch_from(
+        self,
+        candidate: Candidate,
+        wanted: Wanted,
+        located: Located,
+        layout: Layout,
+        key: str,
+        meter: Meter,
+        stop: threading.Event,
+    ) -> Obtained:
+        from weightstore.transfer.download import Limits, download
+        from weightstore.transfer.retry import RetryPolicy
+
+        config = self.config
+        if self._transports is None:
+            self._transports = Transports(config)
+        pin = Pin.of(located.digest) if located.digest is not None else wanted.pin
+        limits = Limits(
+            exact_size=wanted.exact_size,
+            max_size=config.max_size,
+            connections_per_file=config.connections_per_file,
+            stall_s=config.stall_s,
+            slow_s=config.read_timeout_s,
+        )
+        try:
+            done = download(
+                candidate.source,
+                pin,
+                layout=layout,
+                key=key,
+                transport=self._transports.transport_for(candidate.source),
+                limits=limits,
+                connections=self._transports.connections,
+                # A mirror that fails is passed over, not begged: what it gave is resumed from the next source.
+                retry=RetryPolicy(attempts=config.retries if candidate.kind == "origin" else 0),
+                stop=stop,
+                meter=meter,
+            )
+        except DigestMismatch as error:
+            recorded = located.known_by == "ref" and candidate.kind == "origin" and not wanted.pin.is_pinned
+            raise DigestMismatch(
+                source=error.source, expected=error.expected, actual=error.actual, recorded=recorded
+            ) from None
+        try:
+            path = publish(done.part, done.digest, size=done.size, receipts=self.receipts)
+        except PartLost as error:
+            raise SourceUnavailable(source=candidate.source.display, reason=str(error)) from None
+        except BaseException:
+            done.part.discard()
+            raise
+        self._record(wanted, candidate, done.digest, done.size, layout, meter)
+        return Obtained(path, done.digest, done.size, candidate.kind, candidate.source.display, received=done.size)
+
+    def _record(
+        self, wanted: Wanted, candidate: Candidate, digest: Digest, size: int, layout: Layout, meter: Meter
+    ) -> None:
+        source = candidate.source if candidate.kind == "origin" else wanted.source
+        try:
+            write_ref(layout, Ref(source, digest, size, datetime.now(UTC), candidate.kind))
+        except StoreError as error:
+            # The blob is there and right; without a ref it is found by its pin, or fetched again.
+            meter.note(f"the digest of {source} could not be recorded: {error}")
+
+
+def obtained_from(hit: Hit) -> Obtained:
+    """Return what a hit amounts to, and close its blob."""
+    with hit.blob as blob:
+        via: Via = "store" if hit.layer.writable else "layer"
+        return Obtained(blob.path, blob.digest, blob.size, via, str(hit.layer.root))

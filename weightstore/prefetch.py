@@ -1,0 +1,271 @@
+"""Many blobs: plan what is missing, check that there is room, then fetch side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import queue
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from weightstore.errors import Cancelled, NoSpace, WeightStoreError
+from weightstore.obtain import Obtained, Obtainer, obtained_from
+from weightstore.transfer.progress import Meter, Silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from weightstore.digest import Digest
+    from weightstore.records import Wanted
+
+_FALLOC_FL_KEEP_SIZE = 1
+# How long Ctrl-C waits for connections that do not answer before leaving them to the end of the process.
+_PATIENCE_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One blob of a plan. ``size`` is in bytes, None where nobody knows; ``obtained`` tells where a present one lies."""
+
+    wanted: Wanted
+    names: tuple[str, ...]
+    size: int | None
+    digest: Digest | None
+    obtained: Obtained | None
+    sources: tuple[str, ...] = ()
+    problem: WeightStoreError | None = None
+
+    @property
+    def is_present(self) -> bool:
+        return self.obtained is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a prefetch will do. Sizes in bytes; ``free`` is None where the file system does not tell."""
+
+    items: tuple[Item, ...]
+    free: int | None
+
+    @property
+    def missing(self) -> tuple[Item, ...]:
+        return tuple(item for item in self.items if not item.is_present)
+
+    @property
+    def bytes_to_fetch(self) -> int:
+        """Bytes of the missing blobs whose size is known."""
+        return sum(item.size or 0 for item in self.missing)
+
+    @property
+    def sizes_unknown(self) -> int:
+        return sum(1 for item in self.missing if item.size is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one item. ``elapsed_s`` is 0 for one that was present."""
+
+    item: Item
+    status: Literal["present", "fetched", "failed", "cancelled"]
+    obtained: Obtained | None = None
+    error: WeightStoreError | None = None
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a prefetch did, item by item in the plan's order."""
+
+    results: tuple[Result, ...]
+    elapsed_s: float
+
+    @property
+    def bytes_received(self) -> int:
+        return sum(result.obtained.received for result in self.results if result.obtained is not None)
+
+    @property
+    def failures(self) -> tuple[Result, ...]:
+        return tuple(result for result in self.results if result.status in {"failed", "cancelled"})
+
+
+class Progress(Protocol):
+    """Watches a prefetch. Called from several threads."""
+
+    def begin(self, plan: Plan) -> None: ...
+    def meter(self, item: Item) -> Meter: ...
+    def done(self, result: Result) -> None: ...
+
+
+class NoProgress:
+    """A progress that shows nothing."""
+
+    def begin(self, plan: Plan) -> None:
+        pass
+
+    def meter(self, item: Item) -> Meter:  # noqa: ARG002 - the protocol's signature
+        return Silent()
+
+    def done(self, result: Result) -> None:
+        pass
+
+
+def make_plan(wanted: Iterable[Wanted], *, obtainer: Obtainer) -> Plan:
+    """Decide what is to be fetched. Two names of one source are one item. Reads the stores; opens no socket."""
+    groups: dict[tuple[str, str], list[Wanted]] = {}
+    for one in wanted:
+        groups.setdefault((one.source.key, one.pin.hex), []).append(one)
+    items = tuple(_item(group, obtainer) for group in groups.values())
+    return Plan(items, _free_bytes(obtainer.config.home))
+
+
+def _item(group: Sequence[Wanted], obtainer: Obtainer) -> Item:
+    from weightstore.transfer.policy import route
+
+    wanted = group[0]
+    names = tuple(dict.fromkeys(one.name for one in group))
+    located = obtainer.locate(wanted)
+    if located.hit is not None:
+        here = obtained_from(located.hit)
+        return Item(wanted, names, here.size, here.digest, here)
+    config = obtainer.config
+    chosen = route(wanted, digest=located.digest, mirrors=config.mirrors, order=config.order)
+    sources = tuple(candidate.source.display for candidate in chosen.candidates)
+    size = wanted.size if wanted.size is not None else _local_size(wanted)
+    return Item(wanted, names, size, located.digest, None, sources)
+
+
+def _local_size(wanted: Wanted) -> int | None:
+    if wanted.source.scheme == "file":
+        with contextlib.suppress(OSError):
+            return wanted.source.path.stat().st_size
+    return None
+
+
+def _free_bytes(root: Path) -> int | None:
+    for place in (root, *root.parents):
+        with contextlib.suppress(OSError):
+            found = os.statvfs(place)
+            return found.f_bavail * found.f_frsize
+    return None
+
+
+def check_room(plan: Plan, tmp: Path) -> None:
+    """Make sure that what is to be fetched will fit, by free space and by quota.
+
+    Only trying tells a quota: the bytes are allocated for a moment, without being written, where the file system can.
+
+    Raises:
+        NoSpace: it will not fit.
+    """
+    needed = plan.bytes_to_fetch
+    if not needed:
+        return
+    if plan.free is not None and needed > plan.free:
+        raise NoSpace(place=str(tmp.parent), needed=needed, free=plan.free, reason="too little free space")
+    problem = _try_allocating(tmp, needed)
+    if problem in {errno.ENOSPC, errno.EDQUOT}:
+        reason = "the quota would be exceeded" if problem == errno.EDQUOT else "too little free space"
+        raise NoSpace(place=str(tmp.parent), needed=needed, free=plan.free, reason=reason)
+
+
+def _try_allocating(tmp: Path, size: int) -> int:
+    """Return the errno of allocating so many bytes in a directory, or 0. Nothing stays allocated."""
+    path = tmp / f".room.{os.getpid()}.{secrets.token_hex(4)}.new"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return 0
+    try:
+        os.unlink(path)
+        # The system call and not posix_fallocate(): glibc's writes every block where the file system cannot allocate.
+        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+        fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+        return ctypes.get_errno() if fallocate(fd, _FALLOC_FL_KEEP_SIZE, 0, size) else 0
+    except (OSError, AttributeError):
+        return 0
+    finally:
+        os.close(fd)
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    obtainer: Obtainer,
+    jobs: int,
+    progress: Progress,
+    stop: threading.Event,
+) -> Report:
+    """Fetch what is missing, ``jobs`` files side by side; one that fails does not keep the others from coming.
+
+    When interrupted (KeyboardInterrupt) it stops the downloads, which keep their parts for the next run, and returns:
+    the unfinished items are reported as cancelled.
+
+    Raises:
+        NoSpace: the plan does not fit, found before anything was fetched.
+    """
+    began = time.monotonic()
+    progress.begin(plan)
+    if plan.missing and not obtainer.config.offline:
+        check_room(plan, obtainer.writable().tmp)
+    results: dict[int, Result] = {}
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for index, item in enumerate(plan.items):
+        if item.is_present:
+            results[index] = Result(item, "present", item.obtained)
+            progress.done(results[index])
+        else:
+            todo.put(index)
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                index = todo.get_nowait()
+            except queue.Empty:
+                return
+            results[index] = _run_item(plan.items[index], obtainer, progress, stop)
+            progress.done(results[index])
+
+    workers = [
+        threading.Thread(target=work, name=f"weightstore-{number}", daemon=True)
+        for number in range(min(jobs, len(plan.missing)))
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(0.2)
+    except KeyboardInterrupt:
+        stop.set()
+        deadline = time.monotonic() + _PATIENCE_S
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+    final = [
+        results.get(index) or Result(item, "cancelled", error=Cancelled()) for index, item in enumerate(plan.items)
+    ]
+    return Report(tuple(final), time.monotonic() - began)
+
+
+def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threading.Event) -> Result:
+    began = time.monotonic()
+    meter = progress.meter(item)
+    try:
+        obtained = obtainer.obtain(item.wanted, meter=meter, stop=stop)
+    except Cancelled as error:
+        return Result(item, "cancelled", error=error, elapsed_s=time.monotonic() - began)
+    except WeightStoreError as error:
+        if isinstance(error, NoSpace):
+            stop.set()
+        return Result(item, "failed", error=error, elapsed_s=time.monotonic() - began)
+    except Exception as error:  # noqa: BLE001 - a defect of ours in one item is reported as its failure, with its name
+        failure = WeightStoreError(message=f"{item.wanted.name}: unexpected {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        return Result(item, "failed", error=failure, elapsed_s=time.monotonic() - began)
+    status: Literal["present", "fetched"] = "fetched" if obtained.received else "present"
+    return Result(item, status, obtained, elapsed_s=time.monotonic() - began)

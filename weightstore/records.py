@@ -1,0 +1,330 @@
+"""What is written to disk, as values: every record is untrusted when read, and parsed strictly.
+
+Each record has ``parse(bytes)`` and ``encode()``, which are inverses. A record that does not parse raises
+:class:`~weightstore.errors.InvalidRecord` and says which field was wrong. Unknown fields are refused: a new field means
+a new version.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from weightstore.digest import Digest, Pin
+from weightstore.errors import InvalidDigest, InvalidRecord, InvalidSource
+from weightstore.source import Source
+
+LAYOUT_VERSION = 1
+RECORD_LIMIT = 64 * 1024
+MAX_SIZE = 1 << 60  # bytes; a larger number in a record is damage, not a file
+
+Sharing = Literal["private", "group", "world"]
+SHARINGS: tuple[Sharing, ...] = ("private", "group", "world")
+Via = Literal["origin", "mirror", "layer", "local"]
+VIAS: tuple[Via, ...] = ("origin", "mirror", "layer", "local")
+
+_T = TypeVar("_T")
+_HOST = re.compile(r"[\x21-\x7e]{0,255}")
+
+
+class Fields:
+    """Reads the fields of one JSON object, once each, and complains about what is missing, mistyped or left over."""
+
+    def __init__(self, data: bytes, *, what: str, place: str) -> None:
+        self.what = what
+        self.place = place
+        if len(data) > RECORD_LIMIT:
+            raise self.error(f"larger than {RECORD_LIMIT} bytes")
+        try:
+            values = json.loads(data.decode("utf-8"), parse_constant=self._constant, object_pairs_hook=self._once)
+        except (ValueError, RecursionError) as error:
+            raise self.error(f"not JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise self.error("not a JSON object")
+        self.values: dict[str, Any] = values
+
+    def _constant(self, text: str) -> float:
+        raise ValueError(f"{text} is not a number")
+
+    def _once(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            raise ValueError("a field is given twice")
+        return values
+
+    def error(self, reason: str) -> InvalidRecord:
+        return InvalidRecord(place=self.place, reason=f"damaged {self.what}: {reason}")
+
+    def take(self, name: str, kind: type[_T]) -> _T:
+        if name not in self.values:
+            raise self.error(f"{name!r} is missing")
+        value = self.values.pop(name)
+        if type(value) is not kind:  # bool is an int to isinstance, and not to us
+            raise self.error(f"{name!r} is not {kind.__name__}")
+        return value
+
+    def take_optional(self, name: str, kind: type[_T]) -> _T | None:
+        if self.values.get(name, None) is None:
+            self.values.pop(name, None)
+            return None
+        return self.take(name, kind)
+
+    def take_size(self, name: str) -> int:
+        value = self.take(name, int)
+        if not 0 <= value <= MAX_SIZE:
+            raise self.error(f"{name!r} is not a number of bytes")
+        return value
+
+    def take_version(self, expected: int) -> None:
+        version = self.take("version", int)
+        if version != expected:
+            raise self.error(f"version {version}; this weightstore reads version {expected}")
+
+    def take_digest(self, name: str) -> Digest:
+        try:
+            return Digest.parse(self.take(name, str))
+        except InvalidDigest as error:
+            raise self.error(f"{name!r}: {error}") from None
+
+    def take_pin(self, name: str) -> Pin:
+        try:
+            return Pin.parse(self.take(name, str))
+        except InvalidDigest as error:
+            raise self.error(f"{name!r}: {error}") from None
+
+    def take_source(self, name: str) -> Source:
+        try:
+            return Source(self.take(name, str))
+        except InvalidSource as error:
+            raise self.error(f"{name!r}: {error}") from None
+
+    def take_time(self, name: str) -> datetime:
+        return self.time_of(name, self.take(name, str))
+
+    def time_of(self, name: str, text: str) -> datetime:
+        try:
+            value = datetime.fromisoformat(text)
+        except ValueError as error:
+            raise self.error(f"{name!r}: {error}") from None
+        if value.tzinfo is None:
+            raise self.error(f"{name!r} has no time zone")
+        return value.astimezone(UTC)
+
+    def done(self) -> None:
+        if self.values:
+            raise self.error(f"unknown field {next(iter(self.values))!r}")
+
+
+def _encode(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def timestamp(moment: datetime) -> str:
+    """Return a moment as it is recorded: UTC, seconds, ISO 8601."""
+    return moment.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """``store.json``: the layout's version and who may share the store."""
+
+    sharing: Sharing
+    layout: int = LAYOUT_VERSION
+
+    @classmethod
+    def parse(cls, data: bytes, *, place: str) -> StoreInfo:
+        fields = Fields(data, what="store.json", place=place)
+        layout = fields.take("layout", int)
+        if layout != LAYOUT_VERSION:
+            raise fields.error(
+                f"layout {layout}, and this weightstore knows layout {LAYOUT_VERSION}. "
+                "It is never migrated in place: use a newer weightstore or another directory"
+            )
+        sharing = fields.take("sharing", str)
+        if sharing not in SHARINGS:
+            raise fields.error(f"sharing is not one of {', '.join(SHARINGS)}")
+        fields.done()
+        return cls(sharing=sharing, layout=layout)
+
+    def encode(self) -> bytes:
+        return _encode({"layout": self.layout, "sharing": self.sharing})
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A recorded fact: this source was seen to have this digest and size (bytes), at that time, by that way."""
+
+    source: Source
+    digest: Digest
+    size: int
+    seen_at: datetime
+    via: Via = "origin"
+
+    @classmethod
+    def parse(cls, data: bytes, *, place: str) -> Ref:
+        fields = Fields(data, what="ref", place=place)
+        fields.take_version(1)
+        ref = cls(
+            source=fields.take_source("source"),
+            digest=fields.take_digest("digest"),
+            size=fields.take_size("size"),
+            seen_at=fields.take_time("seen_at"),
+            via=cls._via(fields),
+        )
+        fields.done()
+        return ref
+
+    @staticmethod
+    def _via(fields: Fields) -> Via:
+        via = fields.take("via", str)
+        for known in VIAS:
+            if via == known:
+                return known
+        raise fields.error(f"'via' is not one of {', '.join(VIAS)}")
+
+    def encode(self) -> bytes:
+        return _encode(
+            {
+                "version": 1,
+                "source": self.source.display,
+                "digest": str(self.digest),
+                "size": self.size,
+                "seen_at": timestamp(self.seen_at),
+                "via": self.via,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Validator:
+    """What a server says of a file's version: a strong ETag, else a Last-Modified date. Never an identity of content."""
+
+    etag: str = ""
+    last_modified: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.etag or self.last_modified)
+
+    @property
+    def if_range(self) -> str:
+        """The value of an ``If-Range`` header; empty where there is none."""
+        return self.etag or self.last_modified
+
+    def contradicts(self, other: Validator) -> bool:
+        """Tell whether both name a version, and not the same. A partial answer may leave fields out (RFC 9110, 15.3.7)."""
+        if self.etag and other.etag:
+            return self.etag != other.etag
+        return bool(self.last_modified and other.last_modified) and self.last_modified != other.last_modified
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that writes a part: enough to prove, on the same machine, that it is gone.
+
+    ``boot`` is the kernel's boot id, ``pid_namespace`` the inode of the process's PID namespace and ``started`` the
+    process's start in clock ticks since boot: a PID alone is reused, and means something else in a container.
+    """
+
+    host: str
+    pid: int
+    boot: str = ""
+    pid_namespace: str = ""
+    started: int = 0
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host or 'an unnamed host'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What lies beside a part: its first ``offset`` bytes have ``digest``, and came from ``source`` at this version."""
+
+    source: Source
+    pin: Pin
+    total: int | None
+    validator: Validator
+    offset: int
+    digest: Digest
+    owner: Owner
+
+    @classmethod
+    def parse(cls, data: bytes, *, place: str) -> Journal:
+        fields = Fields(data, what="journal", place=place)
+        fields.take_version(1)
+        source, pin = fields.take_source("source"), fields.take_pin("pin")
+        total = None if fields.values.get("total", "") is None else fields.take_size("total")
+        fields.values.pop("total", None)
+        offset, digest = fields.take_size("offset"), fields.take_digest("digest")
+        validator = Validator(fields.take("etag", str), fields.take("last_modified", str))
+        owner = Owner(
+            host=fields.take("host", str),
+            pid=fields.take("pid", int),
+            boot=fields.take("boot", str),
+            pid_namespace=fields.take("pid_namespace", str),
+            started=fields.take("started", int),
+        )
+        fields.done()
+        if total is not None and offset > total:
+            raise fields.error("'offset' lies beyond 'total'")
+        if owner.pid <= 0 or owner.started < 0 or not _HOST.fullmatch(owner.host):
+            raise fields.error("the owner is not a process")
+        if any(ord(char) < 32 or ord(char) > 126 for char in validator.etag + validator.last_modified):
+            raise fields.error("the validator contains control characters")
+        return cls(source, pin, total, validator, offset, digest, owner)
+
+    def encode(self) -> bytes:
+        return _encode(
+            {
+                "version": 1,
+                "source": self.source.display,
+                "pin": str(self.pin),
+                "total": self.total,
+                "offset": self.offset,
+                "digest": str(self.digest),
+                "etag": self.validator.etag,
+                "last_modified": self.validator.last_modified,
+                "host": self.owner.host,
+                "pid": self.owner.pid,
+                "boot": self.owner.boot,
+                "pid_namespace": self.owner.pid_namespace,
+                "started": self.owner.started,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The stat identity of one file at one moment: while it is unchanged, so is the content."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One blob that somebody wants: what to call it, where it comes from, what is known of it.
+
+    ``size`` is in bytes; ``size_is_exact`` tells whether another size is an error or only a poor estimate.
+    ``alternatives`` are further sources of the same content.
+    """
+
+    name: str
+    source: Source
+    pin: Pin
+    size: int | None = None
+    size_is_exact: bool = False
+    alternatives: tuple[Source, ...] = ()
+
+    @property
+    def exact_size(self) -> int | None:
+        return self.size if self.size_is_exact else None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (self.source, *self.alternatives)

@@ -1,0 +1,168 @@
+"""Where bytes can come from: URLs and paths as values, shown and recorded without credentials."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from weightstore.digest import Pin, pin_in_file_name
+from weightstore.errors import InvalidSource
+
+SCHEMES = ("https", "http", "file")
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_MAX_LENGTH = 8192
+_FRAGMENT = re.compile(r"sha256[=:]([0-9A-Fa-f]+)")
+_UNSAFE = re.compile(r"[\x00-\x20\x7f\\<>\"{}|^`]")
+# Query parameters that grant access (signed URLs of the large object stores, tokens). Without them the URL still
+# names the same object, so they are neither shown nor part of a source's identity.
+_SECRET_PARAMETER = re.compile(
+    r"(x-(amz|goog|ms|oss)-.*|sig(nature)?|token|.*[_-]token|auth(orization)?|api[_-]?key|key-pair-id|policy|"
+    r"awsaccesskeyid|googleaccessid|expires|password|passwd|secret|credential)",
+    re.IGNORECASE,
+)
+# The other parameters of an Azure shared access signature: ordinary short words unless `sig` stands beside them.
+_BESIDE_SIG = frozenset(
+    ["sv", "sr", "se", "st", "sp", "spr", "sip", "sks", "skt", "ske", "skv", "skoid", "sktid", "srt", "ss", "sdd"]
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Source:
+    """A place that bytes can come from: an ``https``, ``http`` or ``file`` URL without a fragment.
+
+    ``url`` is what is asked for and may carry credentials; everything shown or written to disk is ``display``.
+    Two sources are one when their ``key`` is the same.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        if len(self.url) > _MAX_LENGTH:
+            raise InvalidSource(f"a source of more than {_MAX_LENGTH} characters: {self.url[:60]}…")
+        if _UNSAFE.search(self.url):
+            raise InvalidSource("a source contains spaces, control or quoting characters; percent-encode them")
+        try:
+            parts = urlsplit(self.url)
+            port = parts.port
+        except ValueError as error:
+            raise InvalidSource(f"not a URL ({error})") from None
+        if parts.scheme not in SCHEMES:
+            known = ", ".join(SCHEMES)
+            raise InvalidSource(f"no way to read {parts.scheme or 'schemeless'} sources; known schemes: {known}")
+        if parts.fragment:
+            raise InvalidSource("a source has no fragment; read it together with its pin")
+        if parts.scheme == "file":
+            if parts.hostname not in (None, "localhost") or not parts.path.startswith("/"):
+                raise InvalidSource("a file source is file:///absolute/path on this machine")
+            if "\0" in unquote(parts.path):
+                raise InvalidSource("a file source contains a NUL character")
+        elif not parts.hostname or port == 0:
+            raise InvalidSource(f"{parts.scheme} source without a host")
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Read a URL or a path. Relative paths are taken from the current directory; a fragment is refused."""
+        source, _ = parse_source(text)
+        if "#" in text and not is_path(text):
+            raise InvalidSource("a fragment is not allowed here")
+        return source
+
+    @classmethod
+    def of_path(cls, path: Path) -> Source:
+        return cls("file://" + quote(str(path.expanduser().absolute()), safe="/+,:@=~!$&'()*;"))
+
+    @property
+    def scheme(self) -> str:
+        return urlsplit(self.url).scheme
+
+    @property
+    def path(self) -> Path:
+        """The local path of a ``file`` source."""
+        if self.scheme != "file":
+            raise InvalidSource(f"{self.display} is not a local file")
+        return Path(unquote(urlsplit(self.url).path))
+
+    @property
+    def file_name(self) -> str:
+        """The last segment of the path, decoded. A label, never a path: it may contain anything."""
+        return unquote(urlsplit(self.url).path.rpartition("/")[2])
+
+    @property
+    def display(self) -> str:
+        """The source as it may be shown and recorded: canonical, without user, password and access tokens."""
+        parts = urlsplit(self.url)
+        if parts.scheme == "file":
+            return f"file://{parts.path}"
+        host = (parts.hostname or "").lower()
+        if ":" in host:
+            host = f"[{host}]"
+        if parts.port and parts.port != _DEFAULT_PORTS[parts.scheme]:
+            host = f"{host}:{parts.port}"
+        return urlunsplit((parts.scheme, host, parts.path or "/", _without_secrets(parts.query), ""))
+
+    @property
+    def key(self) -> str:
+        """The source's identity, 64 hexadecimal digits: the SHA-256 of what may be shown of it."""
+        return hashlib.sha256(self.display.encode()).hexdigest()
+
+    @property
+    def pin(self) -> Pin:
+        """The pin that the file name carries, if any."""
+        return pin_in_file_name(self.file_name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source) and self.display == other.display
+
+    def __hash__(self) -> int:
+        return hash(self.display)
+
+    def __str__(self) -> str:
+        return self.display
+
+    def __repr__(self) -> str:
+        return f"Source({self.display!r})"
+
+
+def _without_secrets(query: str) -> str:
+    items = [(item, unquote(item.partition("=")[0])) for item in query.split("&")]
+    signed = any(name.lower() == "sig" for _, name in items)
+    return "&".join(
+        item
+        for item, name in items
+        if not _SECRET_PARAMETER.fullmatch(name) and not (signed and name.lower() in _BESIDE_SIG)
+    )
+
+
+def is_path(text: str) -> bool:
+    """Tell whether text is meant as a local path: it says so by ``/``, ``./``, ``../`` or ``~`` in front."""
+    return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
+
+
+def is_source(text: str) -> bool:
+    """Tell whether text is meant as a URL or a local path, and not as a weights name."""
+    return "://" in text or is_path(text)
+
+
+def parse_source(text: str) -> tuple[Source, Pin]:
+    """Read a URL or path and the pin it comes with: its ``#sha256=<hex>`` fragment, else its file name's, else none.
+
+    Raises:
+        InvalidSource: not a URL or path that can be read, or a fragment that is not a pin.
+        InvalidDigest: the fragment's digits are no pin.
+    """
+    if is_path(text):
+        path, _, fragment = text.partition("#sha256=")
+        source = Source.of_path(Path(path))
+        return source, Pin(fragment.lower()) if fragment else source.pin
+    address, hash_sign, fragment = text.partition("#")
+    scheme, separator, rest = address.partition("://")
+    source = Source(scheme.lower() + separator + rest)
+    if not hash_sign:
+        return source, source.pin
+    stated = _FRAGMENT.fullmatch(fragment)
+    if stated is None:
+        raise InvalidSource(f"{source.display}: the fragment is not #sha256=<hex>")
+    return source, Pin(stated.group(1).lower())

@@ -1,0 +1,107 @@
+"""How verified bytes get their name: the only way into ``blobs/``.
+
+The part is complete and its digest known. Mode 0444, fsync, ``link()`` to the final name, remove the part, fsync of the
+directory. No final name is ever opened for writing, and no lock is needed: of several writers one link succeeds, and
+the others find a blob that they verify like any other. ``kill -9`` anywhere leaves at most a stray part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from weightstore.errors import BlobDamaged, StoreError
+from weightstore.store.blobs import open_verified
+from weightstore.store.layout import translated
+from weightstore.store.quarantine import put_aside
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from weightstore.digest import Digest
+    from weightstore.store.parts import Part
+    from weightstore.store.receipts import Receipts
+
+# What link() answers where hard links are not to be had: FAT, some FUSE and object-store mounts, hardened kernels.
+_NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV, errno.EINVAL}
+
+
+class PartLost(StoreError):
+    """The part was taken over by another process that believed this one dead."""
+
+
+def publish(part: Part, digest: Digest, *, size: int, receipts: Receipts) -> Path:
+    """Give a complete part, whose content was hashed to ``digest``, its name; return the blob's path.
+
+    Afterwards the blob is there, durable and verified, and the part is gone.
+
+    Raises:
+        PartLost: another process took the part over.
+        CannotReplace: a damaged blob of another user holds the name.
+        NoSpace, StoreError: the store cannot be written.
+    """
+    layout = part.layout
+    final = layout.blob(digest)
+    with translated(final):
+        os.fchmod(part.fd, layout.modes.blob)
+        if os.fstat(part.fd).st_size != size:
+            raise StoreError(place=str(part.path), reason="changed while it was written")
+        os.fsync(part.fd)
+        ours = _name(part, final, digest, receipts)
+        for path in (part.path, part.journal_path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        sync_directory(layout.blobs)
+        if ours:
+            receipts.record(digest, os.fstat(part.fd), by_us=True)
+    part.abandon()
+    return final
+
+
+def _name(part: Part, final: Path, digest: Digest, receipts: Receipts) -> bool:
+    """Link the part to its final name. True when it is our file that bears it, False when a good one already did."""
+    while True:
+        try:
+            os.link(part.path, final, follow_symlinks=False)
+        except FileExistsError:
+            if _is_good(part, final, digest, receipts):
+                return False
+        except FileNotFoundError:
+            raise PartLost(place=str(part.path), reason="was taken over by another process") from None
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if final.exists() and _is_good(part, final, digest, receipts):
+                return False
+            # rename() would replace a blob put there this moment: by the same, verified bytes.
+            os.rename(part.path, final)
+            return True
+        else:
+            return True
+
+
+def _is_good(part: Part, final: Path, digest: Digest, receipts: Receipts) -> bool:
+    judged = os.lstat(final) if os.path.lexists(final) else None
+    try:
+        opened = open_verified(final, digest, receipts)
+    except BlobDamaged as damage:
+        put_aside(part.layout, final, damage, judged=judged)
+        return False
+    if opened is None:
+        return False
+    opened.close()
+    return True
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable, where the file system knows how."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EROFS}:
+            raise
+    finally:
+        os.close(fd)

@@ -1,0 +1,61 @@
+"""Where blobs go that failed verification: out of the way, kept for the administrator, with the reason beside them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from weightstore.errors import CannotReplace
+from weightstore.records import timestamp
+from weightstore.store.layout import write_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from weightstore.errors import BlobDamaged
+    from weightstore.store.layout import Layout
+
+
+def put_aside(layout: Layout, path: Path, damage: BlobDamaged, *, judged: os.stat_result | None = None) -> Path | None:
+    """Move a damaged blob to the quarantine; return where it lies, or None where it was already gone.
+
+    ``judged`` is the stat of the file that was found damaged: when another process has meanwhile put a good blob in
+    its place, that one stays.
+
+    Raises:
+        CannotReplace: the file belongs to somebody else, or the store is read-only.
+    """
+    target = layout.quarantine / f"{path.name}.{secrets.token_hex(4)}"
+    try:
+        if judged is not None and not _is_same(os.lstat(path), judged):
+            return None
+        os.rename(path, target)
+        if judged is not None and not _is_same(os.lstat(target), judged):
+            _put_back(target, path)
+            return None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CannotReplace(
+            place=str(path),
+            reason=f"is damaged and cannot be moved away ({error.strerror}). Ask its owner or the store's "
+            "administrator to run: weightstore verify --repair",
+        ) from None
+    reason = {"found_at": timestamp(datetime.now(UTC)), "expected": damage.expected, "actual": damage.actual}
+    write_record(target.with_name(target.name + ".json"), json.dumps(reason).encode() + b"\n", mode=0o644)
+    return target
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _put_back(target: Path, path: Path) -> None:
+    """Undo the move of a file that was not the one judged. Where a third one took the name, both are verified later."""
+    with contextlib.suppress(FileExistsError):
+        os.link(target, path, follow_symlinks=False)
+    os.unlink(target)

@@ -1,0 +1,85 @@
+"""Refs: recorded facts that a source was seen to have a digest, one file a source, replaced atomically."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from weightstore.errors import InvalidRecord
+from weightstore.records import Ref
+from weightstore.store.layout import read_limited, translated, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from weightstore.source import Source
+    from weightstore.store.layout import Layout
+
+_NAME = re.compile(r"[0-9a-f]{64}\.json")
+
+
+def read_ref(layout: Layout, source: Source) -> Ref | None:
+    """Return what was recorded of a source, or None where nothing was.
+
+    Raises:
+        InvalidRecord: the file is damaged, or speaks of another source than its name says.
+    """
+    return _read(layout.ref(source))
+
+
+def _read(path: Path) -> Ref | None:
+    try:
+        data = read_limited(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InvalidRecord(place=str(path), reason=f"cannot be read: {error.strerror}") from None
+    ref = Ref.parse(data, place=str(path))
+    if path.name != f"{ref.source.key}.json":
+        raise InvalidRecord(place=str(path), reason="damaged ref: it speaks of another source than its name says")
+    return ref
+
+
+def write_ref(layout: Layout, ref: Ref) -> None:
+    """Record a fact. An equal one (same digest and size) is left as it is: it is the earlier sighting.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        known = read_ref(layout, ref.source)
+    except InvalidRecord:
+        known = None
+    if known is not None and (known.digest, known.size) == (ref.digest, ref.size):
+        return
+    with translated(layout.refs):
+        write_record(layout.ref(ref.source), ref.encode(), mode=layout.modes.record, scratch=layout.tmp)
+
+
+def forget_ref(layout: Layout, source: Source) -> bool:
+    """Remove what was recorded of a source; tell whether there was anything."""
+    with translated(layout.refs):
+        try:
+            os.unlink(layout.ref(source))
+        except FileNotFoundError:
+            return False
+    return True
+
+
+def list_refs(layout: Layout) -> Iterator[Ref | InvalidRecord]:
+    """Yield every ref of a store; a damaged one comes as the error that says so, and is not raised."""
+    try:
+        names = sorted(os.listdir(layout.refs))
+    except OSError:
+        return
+    for name in names:
+        if _NAME.fullmatch(name):
+            try:
+                ref = _read(layout.refs / name)
+            except InvalidRecord as damage:
+                yield damage
+            else:
+                if ref is not None:
+                    yield ref

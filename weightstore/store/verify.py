@@ -1,0 +1,81 @@
+"""Re-hash every blob of a store, with all cores, and put aside what is damaged."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from weightstore.errors import BlobDamaged, CannotReplace
+from weightstore.store.blobs import list_blobs, open_verified
+from weightstore.store.quarantine import put_aside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weightstore.digest import Digest
+    from weightstore.store.layout import Layout
+    from weightstore.store.receipts import Receipts
+
+Verdict = Literal["good", "damaged", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found of one blob. ``detail`` says where a damaged one was put, or why it could not be."""
+
+    digest: Digest
+    size: int
+    verdict: Verdict
+    detail: str = ""
+
+
+def verify_store(
+    layout: Layout,
+    receipts: Receipts,
+    *,
+    quarantine: bool = True,
+    workers: int | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> list[Checked]:
+    """Hash every blob again, whatever its receipt says; return the verdicts in order of digest.
+
+    Damaged blobs are moved to quarantine if ``quarantine``. hashlib releases the GIL, so threads use all cores.
+    """
+    blobs = sorted(list_blobs(layout).items())
+
+    def check(item: tuple[Digest, os.stat_result]) -> Checked:
+        digest, found = item
+        return _check(layout, receipts, digest, found, quarantine=quarantine, on_bytes=on_bytes)
+
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="verify") as pool:
+        return list(pool.map(check, blobs))
+
+
+def _check(
+    layout: Layout,
+    receipts: Receipts,
+    digest: Digest,
+    found: os.stat_result,
+    *,
+    quarantine: bool,
+    on_bytes: Callable[[int], None] | None,
+) -> Checked:
+    path = layout.blob(digest)
+    try:
+        opened = open_verified(path, digest, receipts, on_bytes=on_bytes, always_hash=True)
+    except BlobDamaged as damage:
+        receipts.forget(digest)
+        if not quarantine:
+            return Checked(digest, found.st_size, "damaged", f"its content is {damage.actual}")
+        try:
+            aside = put_aside(layout, path, damage, judged=found)
+        except CannotReplace as refusal:
+            return Checked(digest, found.st_size, "damaged", str(refusal))
+        return Checked(digest, found.st_size, "damaged", f"moved to {aside}" if aside else "already replaced")
+    except OSError as error:
+        return Checked(digest, found.st_size, "unreadable", error.strerror or str(error))
+    if opened is not None:
+        opened.close()
+    return Checked(digest, found.st_size, "good")

@@ -1,0 +1,329 @@
+"""The transport for ``https`` and ``http``: requests, with the redirects, credentials and limits under our control.
+
+Rules, each against something that was seen in the wild:
+
+- Redirects are followed by hand, at most ten, never from https to anything else. Credentials (from the URL or
+  ``.netrc``) go to the first host only: object stores refuse them, and others must not get them.
+- ``Accept-Encoding: identity``, and an answer that is encoded all the same is refused: its digest would be of the wrong
+  bytes.
+- Proxies and CA bundles come from the environment as requests finds them.
+- No cookie is kept.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import re
+import time
+from http.cookiejar import DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.utils import get_netrc_auth, select_proxy
+
+from weightstore.errors import (
+    AccessDenied,
+    InvalidSource,
+    RefusedResponse,
+    SourceNotFound,
+    SourceUnavailable,
+)
+from weightstore.records import MAX_SIZE, Validator
+from weightstore.source import Source
+from weightstore.transfer.transport import Answer, RangeNotSatisfiable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_REDIRECTS = 10
+_REDIRECTS = {301, 302, 303, 307, 308}
+_PASSING = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
+_LONGEST_VALIDATOR = 1024
+
+
+class HttpBody:
+    """An open response. Reading it translates everything that can break on the way."""
+
+    def __init__(self, source: Source, response: requests.Response, answer: Answer) -> None:
+        self._source = source
+        self._response = response
+        self._raw: urllib3.HTTPResponse = response.raw
+        self._answer = answer
+        self._left = None if answer.end is None else answer.end - answer.start
+
+    @property
+    def answer(self) -> Answer:
+        return self._answer
+
+    def read(self, size: int) -> bytes:
+        if self._left == 0:
+            return b""
+        wanted = size if self._left is None else min(size, self._left)
+        try:
+            # read1: one receive, what has arrived. read() and readinto() wait for a full buffer, which hides a slow
+            # drip from the progress bar, the stall check and Ctrl-C alike.
+            data = self._raw.read1(wanted, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+            # ValueError and AttributeError: closed by another thread that wants us to stop.
+            raise SourceUnavailable(source=self._source.display, reason=_reason(error)) from None
+        if self._left is not None:
+            if not data:
+                raise SourceUnavailable(
+                    source=self._source.display, reason=f"the connection ended {self._left} bytes early"
+                )
+            self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        if self._left == 0:
+            # Let urllib3 see the end, so that the connection goes back to the pool.
+            try:
+                self._raw.read1(1, decode_content=False)
+                self._raw.release_conn()
+            except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
+                pass
+            else:
+                return
+        self._response.close()
+
+
+class HttpTransport:
+    """Opens web sources through one pool of connections, safe to use from many threads."""
+
+    def __init__(
+        self,
+        *,
+        connect_timeout_s: float,
+        read_timeout_s: float,
+        pool_size: int,
+        user_agent: str,
+        ca_bundle: str | None = None,
+        trust_env: bool = True,
+    ) -> None:
+        self._ca_bundle = ca_bundle
+        self._timeout = (connect_timeout_s, read_timeout_s)
+        self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
+        self._trust_env = trust_env
+        self._session = requests.Session()
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = HTTPAdapter(pool_connections=pool_size, pool_maxsize=pool_size, max_retries=0)
+        self._session.mount("https://", adapter)
+        self._session.mount("http://", adapter)
+        self._environment: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def open(
+        self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None
+    ) -> HttpBody:
+        headers = dict(self._headers)
+        ranged = start > 0 or end is not None
+        if ranged:
+            headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+            if validator and validator.if_range:
+                headers["If-Range"] = validator.if_range
+        response = self._follow(source, headers)
+        try:
+            answer = _answer(source, response, start=start, end=end, ranged=ranged)
+        except BaseException:
+            response.close()
+            raise
+        return HttpBody(source, response, answer)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _follow(self, source: Source, headers: Mapping[str, str]) -> requests.Response:
+        url = source.url
+        auth = self._credentials(url)
+        first_host = _origin(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._send(source, url, headers, auth if _origin(url) == first_host else None)
+            if response.status_code not in _REDIRECTS or "Location" not in response.headers:
+                return response
+            location = response.headers["Location"]
+            response.close()
+            url = _redirected(source, url, location)
+        raise RefusedResponse(source=source.display, reason=f"more than {MAX_REDIRECTS} redirects")
+
+    def _send(
+        self, source: Source, url: str, headers: Mapping[str, str], auth: tuple[str, str] | None
+    ) -> requests.Response:
+        request = requests.Request("GET", url, headers=dict(headers), auth=auth or _no_auth)
+        try:
+            prepared = self._session.prepare_request(request)
+            prepared.headers.pop("Cookie", None)
+            settings = self._settings(url)
+            return self._session.send(prepared, stream=True, timeout=self._timeout, allow_redirects=False, **settings)
+        except requests.exceptions.SSLError as error:
+            raise RefusedResponse(
+                source=source.display,
+                reason=f"its certificate is not trusted ({_reason(error)}). Behind a site's own CA, name its bundle in "
+                "REQUESTS_CA_BUNDLE",
+            ) from None
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+            raise RefusedResponse(source=source.display, reason=f"cannot be asked for: {_reason(error)}") from None
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise SourceUnavailable(source=source.display, reason=_reason(error)) from None
+
+    def _settings(self, url: str) -> dict[str, Any]:
+        """Return proxies and CA bundle for a URL's host. Reading the environment anew each time costs a millisecond."""
+        key = _origin(url)[:2]
+        if key not in self._environment:
+            settings = self._environ_settings(url)
+            proxy = select_proxy(url, settings.get("proxies", {}))
+            self._environment[key] = {
+                "proxies": {urlsplit(url).scheme: proxy} if proxy else {},
+                "verify": settings.get("verify", True),
+                "cert": settings.get("cert"),
+            }
+        return self._environment[key]
+
+    def _environ_settings(self, url: str) -> dict[str, Any]:
+        if not self._trust_env:
+            return {"verify": self._ca_bundle or True}
+        settings = dict(self._session.merge_environment_settings(url, {}, True, None, None))
+        if self._ca_bundle is not None and settings.get("verify") is True:
+            settings["verify"] = self._ca_bundle
+        return settings
+
+    def _credentials(self, url: str) -> tuple[str, str] | None:
+        parts = urlsplit(url)
+        if parts.username is not None:
+            return unquote(parts.username), unquote(parts.password or "")
+        return get_netrc_auth(url) if self._trust_env else None
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    # An auth given by value keeps requests from looking into .netrc for the host of a redirect.
+    return request
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port
+
+
+def _redirected(source: Source, url: str, location: str) -> str:
+    # Header bytes come as latin-1; sites send UTF-8.
+    target = urljoin(url, requests.utils.requote_uri(location.encode("latin-1", "replace").decode("utf-8", "replace")))
+    before, parts = urlsplit(url), urlsplit(target)
+    if parts.scheme not in {"http", "https"}:
+        raise RefusedResponse(source=source.display, reason="redirects to something that is not http or https")
+    if before.scheme == "https" and parts.scheme != "https":
+        raise RefusedResponse(
+            source=source.display, reason=f"redirects from https to http (at {parts.hostname}), which is refused"
+        )
+    target = target.partition("#")[0]
+    if parts.username is not None:
+        target = target.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
+    try:
+        return Source(target).url
+    except InvalidSource:
+        raise RefusedResponse(source=source.display, reason="redirects to something that is not a URL") from None
+
+
+def _answer(source: Source, response: requests.Response, *, start: int, end: int | None, ranged: bool) -> Answer:
+    _refuse_errors(source, response)
+    headers = response.headers
+    if headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise RefusedResponse(
+            source=source.display, reason=f"sent the file encoded ({headers['Content-Encoding'][:40]}) though not asked"
+        )
+    chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+    length = None if chunked else _length(source, headers.get("Content-Length"))
+    validator = _validator(headers)
+    if response.status_code == 206:
+        first, last, total = _content_range(source, headers.get("Content-Range", ""))
+        if not ranged or first != start or (end is not None and last > end):
+            raise RefusedResponse(source=source.display, reason="sent another range than was asked for")
+        if length is not None and length != last - first:
+            raise RefusedResponse(source=source.display, reason="contradicts itself about the length of a range")
+        return Answer(first, last, total, validator, accepts_ranges=True, self_delimiting=True)
+    accepts = "bytes" in headers.get("Accept-Ranges", "").lower() and not chunked
+    return Answer(0, length, length, validator, accepts, self_delimiting=chunked or length is not None)
+
+
+def _refuse_errors(source: Source, response: requests.Response) -> None:
+    status = response.status_code
+    if status in {200, 206}:
+        return
+    said = f"HTTP {status} {str(response.reason or '')[:60]}".rstrip()
+    if status in {404, 410}:
+        raise SourceNotFound(source=source.display, reason=said)
+    if status in {401, 403, 407, 451}:
+        hint = ". Credentials are read from .netrc" if status == 401 else ""
+        raise AccessDenied(source=source.display, reason=said + hint)
+    if status in _PASSING:
+        retry_after_s = _retry_after(response.headers.get("Retry-After", ""))
+        raise SourceUnavailable(source=source.display, reason=said, retry_after_s=retry_after_s)
+    if status == 416:
+        raise RangeNotSatisfiable(source=source.display, reason=said)
+    raise RefusedResponse(source=source.display, reason=said)
+
+
+def _length(source: Source, text: str | None) -> int | None:
+    if text is None:
+        return None
+    values = {value.strip() for value in text.split(",")}
+    value = values.pop()
+    if values or not value.isascii() or not value.isdigit() or int(value) > MAX_SIZE:
+        raise RefusedResponse(source=source.display, reason=f"declared a length that is none: {text[:40]!r}")
+    return int(value)
+
+
+def _content_range(source: Source, text: str) -> tuple[int, int, int | None]:
+    match = _CONTENT_RANGE.fullmatch(text.strip())
+    if match is None or len(text) > 80:
+        raise RefusedResponse(source=source.display, reason=f"answered a range without saying which: {text[:40]!r}")
+    first, last, total = int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
+    if first >= last or (total is not None and last > total):
+        raise RefusedResponse(source=source.display, reason=f"answered an impossible range: {text[:60]!r}")
+    return first, last, total
+
+
+def _validator(headers: Mapping[str, str]) -> Validator:
+    etag = headers.get("ETag", "").strip()
+    if not _STRONG_ETAG.fullmatch(etag) or len(etag) > _LONGEST_VALIDATOR:
+        etag = ""
+    modified = headers.get("Last-Modified", "").strip()
+    if len(modified) > _LONGEST_VALIDATOR or not modified.isascii() or not modified.isprintable():
+        modified = ""
+    return Validator(etag, modified)
+
+
+def _retry_after(text: str) -> float | None:
+    """Return how many seconds the server asks us to wait (RFC 9110, 10.2.3), or None where it does not say."""
+    if text.strip().isascii() and text.strip().isdigit() and len(text) < 12:
+        return float(text)
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a few words what broke. The libraries' own texts repeat URLs, with what may stand in them."""
+    seen = error
+    for _ in range(8):
+        inner = getattr(seen, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((arg for arg in seen.args if isinstance(arg, BaseException)), None)
+        if inner is None or inner is seen:
+            break
+        seen = inner
+    if isinstance(seen, (TimeoutError, urllib3.exceptions.TimeoutError)):
+        return "timed out"
+    if isinstance(seen, urllib3.exceptions.NameResolutionError):
+        return "the host's name cannot be resolved"
+    if isinstance(seen, urllib3.exceptions.NewConnectionError):
+        return "no connection"
+    if isinstance(seen, OSError) and seen.strerror:
+        return seen.strerror
+    if isinstance(seen, (urllib3.exceptions.ProxyError, requests.exceptions.ProxyError)):
+        return "the proxy refused"
+    return re.sub(r"(?<!:)([A-Z])", r" \1", type(seen).__name__).strip().lower()

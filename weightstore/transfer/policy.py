@@ -1,0 +1,60 @@
+"""Which sources are asked for a blob, in which order, and why some are not: a pure decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from weightstore.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from weightstore.config import Step
+    from weightstore.digest import Digest
+    from weightstore.records import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One source to ask. A mirror is asked by digest and never trusted; the origin is where the source points."""
+
+    kind: Literal["mirror", "origin"]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The candidates in order, and what was left out with the reason."""
+
+    candidates: tuple[Candidate, ...]
+    skipped: tuple[str, ...] = ()
+
+
+def route(wanted: Wanted, *, digest: Digest | None, mirrors: Sequence[Source], order: Sequence[Step]) -> Route:
+    """Decide whom to ask for a blob.
+
+    ``digest`` is the full digest where it is known, by pin or by an earlier ref. Without it mirrors are skipped: a
+    mirror is not trusted, and a prefix of a few digits can be forged.
+    """
+    candidates: list[Candidate] = []
+    skipped: list[str] = []
+    for step in order:
+        if step == "mirrors":
+            if digest is not None:
+                candidates += [Candidate("mirror", blob_in(mirror, digest)) for mirror in mirrors]
+            else:
+                skipped += [
+                    f"mirror {mirror}: needs the full digest, and only {wanted.pin} is known" for mirror in mirrors
+                ]
+        elif step == "origin":
+            candidates += [Candidate("origin", source) for source in wanted.sources]
+    if "origin" not in order:
+        skipped.append(f"origin {wanted.source}: left out by the configured order")
+    return Route(tuple(candidates), tuple(skipped))
+
+
+def blob_in(mirror: Source, digest: Digest) -> Source:
+    """Return the source of a blob in a mirror, which is laid out like a store."""
+    base, question, query = mirror.url.partition("?")
+    return Source(f"{base.rstrip('/')}/blobs/sha256/{digest.hex}{question}{query}")

@@ -1,0 +1,73 @@
+"""What a transport is: something that opens a source and lets its bytes be read. Two exist: HTTP and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from weightstore.errors import RefusedResponse
+
+if TYPE_CHECKING:
+    from weightstore.records import Validator
+    from weightstore.source import Source
+
+
+class RangeNotSatisfiable(RefusedResponse):
+    """The file is not as long as the range that was asked for: it changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a source said before the first byte.
+
+    Attributes:
+        start: offset in the file of the first byte that will come, in bytes. 0 when a range was asked for and refused.
+        end: offset after the last byte that will come; None where the source does not say.
+        total: size of the whole file in bytes; None where the source does not say.
+        validator: the version of the file.
+        accepts_ranges: whether later parts can be asked for by themselves.
+        self_delimiting: whether the end of the body can be told from a cut connection.
+    """
+
+    start: int
+    end: int | None
+    total: int | None
+    validator: Validator
+    accepts_ranges: bool
+    self_delimiting: bool
+
+
+class Body(Protocol):
+    """An open source. ``read`` returns what has arrived, at most ``size`` bytes, and ``b""`` at the end."""
+
+    @property
+    def answer(self) -> Answer: ...
+
+    def read(self, size: int) -> bytes:
+        """Return some bytes.
+
+        Raises:
+            SourceUnavailable: the connection was cut, or nothing came within the time-out.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection. A body read to its end leaves the connection for the next one."""
+        ...
+
+
+class Transport(Protocol):
+    """Opens sources of some schemes."""
+
+    def open(
+        self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None
+    ) -> Body:
+        """Return the source's bytes from ``start`` up to and without ``end``.
+
+        With a ``validator`` the range is wanted only of that version of the file: of another one the whole is sent.
+
+        Raises:
+            SourceNotFound, AccessDenied, RefusedResponse: asking again is no use.
+            SourceUnavailable: it may pass.
+        """
+        ...
