@@ -31,10 +31,12 @@ def parse_size(text: str) -> int:
     number = value.rstrip("kmgti")
     unit = value[len(number) :]
     try:
-        size = float(number) * _UNITS[unit]
-        return int(size)
+        size = int(float(number) * _UNITS[unit])
     except (ValueError, KeyError, OverflowError):
-        raise InvalidConfig(f"not a size: {text!r}. Write it like 20MB or 1.5GiB") from None
+        size = -1
+    if size < 0:
+        raise InvalidConfig(f"not a size: {text!r}. Write it like 20MB or 1.5GiB")
+    return size
 
 
 def parse_duration(text: str) -> float:
@@ -98,10 +100,13 @@ class Config:
     def __post_init__(self) -> None:
         for name in ("max_connections", "connections_per_file", "jobs"):
             if getattr(self, name) < 1:
-                raise InvalidConfig(f"{name} is at least 1")
+                raise InvalidConfig(f"{self._place(name)}{name} is at least 1")
         for name in ("connect_timeout_s", "read_timeout_s", "stall_s"):
             if getattr(self, name) <= 0:
-                raise InvalidConfig(f"{name} is more than 0 seconds")
+                raise InvalidConfig(f"{self._place(name)}{name} is more than 0 seconds")
+
+    def _place(self, name: str) -> str:
+        return f"{self.origins[name]}: " if name in self.origins else ""
 
     @classmethod
     def load(cls) -> Config:
@@ -138,7 +143,8 @@ class Config:
 
     def but(self, **changes: Any) -> Config:
         """Return these settings with some replaced."""
-        return replace(self, **changes)
+        origins = {name: origin for name, origin in self.origins.items() if name not in changes}
+        return replace(self, **{"origins": origins, **changes})
 
 
 def variable_of(name: str) -> str:
@@ -149,7 +155,7 @@ def variable_of(name: str) -> str:
 def config_files(environ: Mapping[str, str]) -> list[Path]:
     """Return the configuration files that are read, the strongest first. They need not exist."""
     if environ.get("WEIGHTSTORE_CONFIG"):
-        return [Path(environ["WEIGHTSTORE_CONFIG"]).expanduser()]
+        return [_convert("config", environ["WEIGHTSTORE_CONFIG"], _path, place="WEIGHTSTORE_CONFIG")]
     user, site = _default_dir("user_config_path"), _default_dir("site_config_path")
     return [user / "config.toml", site / "config.toml"]
 
@@ -173,7 +179,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise InvalidConfig(f"{path}: larger than {CONFIG_LIMIT} bytes")
     try:
         values = tomllib.loads(data.decode("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path}: not TOML ({error})") from None
     for name in values:
         if name not in SETTINGS:
@@ -191,7 +197,10 @@ def _convert(name: str, value: object, *, place: str) -> object:
 def _path(value: object) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
         raise InvalidConfig(f"not a path: {value!r}")
-    path = Path(value).expanduser()
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:
+        raise InvalidConfig(f"{value}: there is no such home directory") from None
     return path if path.is_absolute() else path.absolute()
 
 
@@ -200,7 +209,7 @@ def _list(value: object, separator: str) -> list[str]:
         return [item for item in value.split(separator) if item]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return value
-    raise InvalidConfig(f"not a list: {value!r}")
+    raise InvalidConfig("not a list of strings")  # and not shown: a mirror may carry credentials
 
 
 def _paths(value: object) -> tuple[Path, ...]:

@@ -11,7 +11,7 @@ _FULL = re.compile(r"[0-9a-f]{64}")
 _PREFIX = re.compile(r"[0-9a-f]{8,64}")
 # `name-<hex>.ext`: torch.hub's convention (its HASH_REGEX), narrowed. The extensions start with a letter, so that
 # `model-2.0.pth` and `model-12345678.0.pth` are versions and not pins.
-_IN_FILE_NAME = re.compile(r"-([0-9a-f]{8,64})(?:\.[A-Za-z][A-Za-z0-9]*)+$")
+_IN_FILE_NAME = re.compile(r"-([0-9a-f]{8,64})(?:\.[A-Za-z][A-Za-z0-9]*)+\Z")
 _DATE = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 # 32 and 40 hexadecimal digits are far more often an MD5, a SHA-1 or a commit than part of a SHA-256.
 _OTHER_ALGORITHMS = frozenset({32, 40})

@@ -171,7 +171,10 @@ class SizeMismatch(IntegrityError):
         self.actual = actual
 
     def __str__(self) -> str:
-        return f"{self.source}: expected {self.expected} bytes, got {self.actual}. Nothing was kept."
+        return (
+            f"{self.source}: expected {self.expected} bytes, got {self.actual}. Nothing was kept. "
+            "Either the source serves the wrong file, or the expected size is wrong."
+        )
 
 
 class BlobDamaged(IntegrityError):
@@ -239,8 +242,6 @@ class RefusedResponse(TransferError):
 class AllSourcesFailed(TransferError):
     """Every source of one blob was tried, and none gave it."""
 
-    exit_code = 6
-
     def __init__(self, *, name: str, failures: Sequence[WeightStoreError]) -> None:
         super().__init__(source=name, reason="every source failed")
         self.fields = {"name": name, "failures": tuple(failures)}
@@ -250,6 +251,8 @@ class AllSourcesFailed(TransferError):
     def __str__(self) -> str:
         lines = [f"{self.name}: every source failed:"]
         lines += [f"  {failure}" for failure in self.failures]
+        if any(isinstance(failure, SourceUnavailable) for failure in self.failures):
+            lines.append("Some of this may pass: run it again, and it resumes where it stopped.")
         return "\n".join(lines)
 
 

@@ -64,6 +64,8 @@ class Fields:
         value = self.values.pop(name)
         if type(value) is not kind:  # bool is an int to isinstance, and not to us
             raise self.error(f"{name!r} is not {kind.__name__}")
+        if isinstance(value, str) and not value.isprintable():
+            raise self.error(f"{name!r} contains control characters")
         return value
 
     def take_optional(self, name: str, kind: type[_T]) -> _T | None:
@@ -107,11 +109,11 @@ class Fields:
     def time_of(self, name: str, text: str) -> datetime:
         try:
             value = datetime.fromisoformat(text)
-        except ValueError as error:
+            if value.tzinfo is None:
+                raise self.error(f"{name!r} has no time zone")
+            return value.astimezone(UTC)
+        except (ValueError, OverflowError) as error:
             raise self.error(f"{name!r}: {error}") from None
-        if value.tzinfo is None:
-            raise self.error(f"{name!r} has no time zone")
-        return value.astimezone(UTC)
 
     def done(self) -> None:
         if self.values:

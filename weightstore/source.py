@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
 
 from weightstore.digest import Pin, pin_in_file_name
 from weightstore.errors import InvalidSource
@@ -19,8 +20,8 @@ _UNSAFE = re.compile(r"[\x00-\x20\x7f\\<>\"{}|^`]")
 # Query parameters that grant access (signed URLs of the large object stores, tokens). Without them the URL still
 # names the same object, so they are neither shown nor part of a source's identity.
 _SECRET_PARAMETER = re.compile(
-    r"(x-(amz|goog|ms|oss)-.*|sig(nature)?|token|.*[_-]token|auth(orization)?|api[_-]?key|key-pair-id|policy|"
-    r"awsaccesskeyid|googleaccessid|expires|password|passwd|secret|credential)",
+    r"(x-(amz|goog|ms|oss)-.*|sig(nature)?|.*token|auth(orization)?|(api|auth|access)[_-]?key|key-pair-id|policy|"
+    r"\w*accesskeyid|googleaccessid|expires|password|passwd|(.*[_-])?secret|credential)",
     re.IGNORECASE,
 )
 # The other parameters of an Azure shared access signature: ordinary short words unless `sig` stands beside them.
@@ -41,14 +42,14 @@ class Source:
 
     def __post_init__(self) -> None:
         if len(self.url) > _MAX_LENGTH:
-            raise InvalidSource(f"a source of more than {_MAX_LENGTH} characters: {self.url[:60]}…")
-        if _UNSAFE.search(self.url):
+            raise InvalidSource(f"a source of more than {_MAX_LENGTH} characters")
+        if _UNSAFE.search(self.url) or not self.url.isprintable():
             raise InvalidSource("a source contains spaces, control or quoting characters; percent-encode them")
         try:
             parts = urlsplit(self.url)
             port = parts.port
-        except ValueError as error:
-            raise InvalidSource(f"not a URL ({error})") from None
+        except ValueError:  # its text quotes the part between // and /, where a password may stand
+            raise InvalidSource("not a URL: its host or port cannot be read") from None
         if parts.scheme not in SCHEMES:
             known = ", ".join(SCHEMES)
             raise InvalidSource(f"no way to read {parts.scheme or 'schemeless'} sources; known schemes: {known}")
@@ -65,14 +66,18 @@ class Source:
     @classmethod
     def parse(cls, text: str) -> Source:
         """Read a URL or a path. Relative paths are taken from the current directory; a fragment is refused."""
-        source, _ = parse_source(text)
-        if "#" in text and not is_path(text):
+        if ("#sha256=" if is_path(text) else "#") in text:
             raise InvalidSource("a fragment is not allowed here")
+        source, _ = parse_source(text)
         return source
 
     @classmethod
     def of_path(cls, path: Path) -> Source:
-        return cls("file://" + quote(str(path.expanduser().absolute()), safe="/+,:@=~!$&'()*;"))
+        try:
+            absolute = path.expanduser().absolute()
+        except RuntimeError:
+            raise InvalidSource(f"{path}: there is no such home directory") from None
+        return cls("file://" + quote(os.fsencode(absolute), safe="/+,:@=~!$&'()*;"))
 
     @property
     def scheme(self) -> str:
@@ -83,7 +88,7 @@ class Source:
         """The local path of a ``file`` source."""
         if self.scheme != "file":
             raise InvalidSource(f"{self.display} is not a local file")
-        return Path(unquote(urlsplit(self.url).path))
+        return Path(os.fsdecode(unquote_to_bytes(urlsplit(self.url).path)))
 
     @property
     def file_name(self) -> str:
@@ -154,9 +159,11 @@ def parse_source(text: str) -> tuple[Source, Pin]:
         InvalidDigest: the fragment's digits are no pin.
     """
     if is_path(text):
-        path, _, fragment = text.partition("#sha256=")
+        path, stated_pin, fragment = text.partition("#sha256=")
         source = Source.of_path(Path(path))
-        return source, Pin(fragment.lower()) if fragment else source.pin
+        if stated_pin and not fragment:
+            raise InvalidSource(f"{source.display}: #sha256= without a digest")
+        return source, Pin(fragment.lower()) if stated_pin else source.pin
     address, hash_sign, fragment = text.partition("#")
     scheme, separator, rest = address.partition("://")
     source = Source(scheme.lower() + separator + rest)

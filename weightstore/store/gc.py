@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from weightstore.errors import InvalidRecord, StoreError
 from weightstore.store.blobs import list_blobs
 from weightstore.store.owner import is_alive, is_gone
-from weightstore.store.parts import file_time, list_parts, owner_of, read_journal
+from weightstore.store.parts import file_time, list_parts, owner_of
 from weightstore.store.receipts import Receipts, identity_of
 from weightstore.store.refs import list_refs
 
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from weightstore.store.layout import Layout
 
 Kind = Literal["blob", "part", "leftover", "quarantine"]
+State = Literal["idle", "owned", "orphaned"]
 # The longest that a process may be between writing bytes and still be believed to work, whatever the grace period.
 _WORKING_S = 60.0
+# The longest that writing a small record and renaming it may take.
+_RECORD_S = 2.0
 _QUARANTINE_S = 30 * 86400.0
 
 
@@ -46,7 +49,7 @@ class File:
     written_at: float
     device: int
     inode: int
-    state: Literal["idle", "owned", "orphaned"] = "idle"
+    state: State = "idle"
     digest: Digest | None = None
 
 
@@ -99,11 +102,8 @@ def _parts(layout: Layout) -> Iterable[File]:
         with contextlib.suppress(OSError):
             found = os.lstat(part.path)
             owner = owner_of(part)
-            journal = read_journal(part)
-            gone = is_gone(journal.owner) if journal else is_gone(owner)
-            alive = is_alive(owner)
             file = _file("part", part.path, found)
-            state: Literal["idle", "owned", "orphaned"] = "owned" if alive else "orphaned" if gone else "idle"
+            state: State = "owned" if is_alive(owner) else "orphaned" if is_gone(owner) else "idle"
             yield File(
                 "part", file.path, file.size, file.used_at, file.written_at, file.device, file.inode, state=state
             )
@@ -169,7 +169,7 @@ def _why_stray(file: File, inventory: Inventory, keep: frozenset[Digest], grace_
         return "its owner is gone" if file.state == "orphaned" else "it has not grown for long"
     if file.kind == "quarantine":
         return "in quarantine for long" if age >= max(grace_s, _QUARANTINE_S) else ""
-    return "left over in tmp" if age >= max(grace_s, _WORKING_S) or (grace_s == 0 and age >= 1) else ""
+    return "left over in tmp" if age >= max(grace_s, _RECORD_S) else ""
 
 
 @dataclass(frozen=True, slots=True)

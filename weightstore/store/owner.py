@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import re
 
@@ -29,6 +30,12 @@ def _identity(pid: int) -> Owner:
 def host_name() -> str:
     """Return this host's name, reduced to what may stand in a file name."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", os.uname().nodename)[:64] or "host"
+
+
+def place_of(owner: Owner) -> str:
+    """Return where a process runs, short enough for a file name: host, and a tag of its boot and PID namespace."""
+    tag = hashlib.sha256(f"{owner.boot} {owner.pid_namespace}".encode()).hexdigest()[:8]
+    return f"{owner.host}-{tag}"
 
 
 def is_gone(owner: Owner) -> bool:

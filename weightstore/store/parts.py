@@ -1,6 +1,6 @@
 """Parts: files in ``tmp/`` that are still being written, each owned by one process.
 
-A part is named ``<key>.<host>.<pid>.<random>.part``. Beside it lies a journal once there is something worth resuming.
+A part is named ``<key>.<host and boot>.<pid>.<random>.part``. Beside it lies a journal once there is something worth resuming.
 Another process may take over a part whose owner is gone: it renames the part to a name of its own, which exactly one
 process can do. Only where the owner is *provably* gone does it go on writing to that file. Otherwise it copies: an
 open descriptor cannot be revoked, and an owner that was merely slow would go on writing to what we had verified.
@@ -23,7 +23,7 @@ from weightstore.errors import InvalidRecord
 from weightstore.records import Journal, Owner
 from weightstore.store.blobs import BLOCK, Hasher, hash_descriptor
 from weightstore.store.layout import read_limited, translated, write_record
-from weightstore.store.owner import is_alive, is_gone, this_process
+from weightstore.store.owner import is_alive, is_gone, place_of, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from weightstore.store.layout import Layout
 
 _NAME = re.compile(
-    r"(?P<key>[a-z0-9]+-[0-9a-f]{64})\.(?P<host>[A-Za-z0-9_-]+)\.(?P<pid>[0-9]+)\.(?P<random>[0-9a-f]{8})\.part"
+    r"(?P<key>[a-z0-9]+-[0-9a-f]{64})\.(?P<place>[A-Za-z0-9_-]+)\.(?P<pid>[0-9]+)\.(?P<random>[0-9a-f]{8})\.part"
 )
 _FICLONE = 0x40049409
 # The parts that this process is writing now; others with its name it has left behind.
@@ -46,7 +46,7 @@ class PartSeen:
 
     path: Path
     key: str
-    host: str
+    place: str
     pid: int
     size: int
     mtime: float
@@ -124,7 +124,7 @@ class Part:
 
 def _own_name(layout: Layout, key: str) -> Path:
     owner = this_process()
-    return layout.tmp / f"{key}.{owner.host}.{owner.pid}.{secrets.token_hex(4)}.part"
+    return layout.tmp / f"{key}.{place_of(owner)}.{owner.pid}.{secrets.token_hex(4)}.part"
 
 
 def list_parts(layout: Layout, key: str | None = None) -> list[PartSeen]:
@@ -142,7 +142,7 @@ def list_parts(layout: Layout, key: str | None = None) -> list[PartSeen]:
             seen = os.lstat(path)
             if stat.S_ISREG(seen.st_mode):
                 growth = (seen.st_size, seen.st_mtime, seen.st_uid, seen.st_blocks)
-                found.append(PartSeen(path, match["key"], match["host"], int(match["pid"]), *growth))
+                found.append(PartSeen(path, match["key"], match["place"], int(match["pid"]), *growth))
     return found
 
 
@@ -160,17 +160,19 @@ def owner_of(part: PartSeen) -> Owner:
     if journal is not None and journal.owner.pid == part.pid:
         return journal.owner
     here = this_process()
-    if part.host == here.host and not here.pid_namespace:
-        return Owner(part.host, part.pid)
-    return Owner(part.host, part.pid, boot=here.boot if part.host == here.host else "")
+    if part.place == place_of(here):
+        return Owner(here.host, part.pid, here.boot, here.pid_namespace)
+    return Owner(part.place.rpartition("-")[0], part.pid)
 
 
 def is_abandoned(part: PartSeen, *, now: float, stall_s: float) -> bool:
     """Tell whether the part's owner has gone, or at least has not written for ``stall_s`` seconds of file time."""
-    journal = read_journal(part)
-    if journal is not None and _is_free(part, journal):
+    if part.path.name in _OPEN:
+        return False
+    owner = owner_of(part)
+    if is_gone(owner) or owner == this_process():
         return True
-    if journal is not None and is_alive(journal.owner) and now - part.mtime < 10 * stall_s:
+    if is_alive(owner) and now - part.mtime < 10 * stall_s:
         return False  # it waits for a slow server; its own time-outs are shorter than ten of ours
     return now - part.mtime > stall_s
 
