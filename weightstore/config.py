@@ -155,7 +155,10 @@ def variable_of(name: str) -> str:
 def config_files(environ: Mapping[str, str]) -> list[Path]:
     """Return the configuration files that are read, the strongest first. They need not exist."""
     if environ.get("WEIGHTSTORE_CONFIG"):
-        return [_convert("config", environ["WEIGHTSTORE_CONFIG"], _path, place="WEIGHTSTORE_CONFIG")]
+        try:
+            return [_path(environ["WEIGHTSTORE_CONFIG"])]
+        except InvalidConfig as error:
+            raise InvalidConfig(f"WEIGHTSTORE_CONFIG: {error}") from None
     user, site = _default_dir("user_config_path"), _default_dir("site_config_path")
     return [user / "config.toml", site / "config.toml"]
 

@@ -203,8 +203,7 @@ class Obtainer:
 
     def writable(self) -> Layout:
         """Return the writable store, made where there is none yet."""
-        layout = self.layers()[-1].layout
-        return layout or create_layout(self.config.home)
+        return create_layout(self.config.home)
 
     def _fetch(
         self,

@@ -202,7 +202,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Validator:
-    """What a server says of a file's version: a strong ETag, else a Last-Modified date. Never an identity of content."""
+    """What a server says of a file's version: a strong ETag, else a Last-Modified date. Never content's identity."""
 
     etag: str = ""
     last_modified: str = ""
@@ -216,7 +216,7 @@ class Validator:
         return self.etag or self.last_modified
 
     def contradicts(self, other: Validator) -> bool:
-        """Tell whether both name a version, and not the same. A partial answer may leave fields out (RFC 9110, 15.3.7)."""
+        """Tell whether both name a version, and not the same. A partial answer may omit fields (RFC 9110, 15.3.7)."""
         if self.etag and other.etag:
             return self.etag != other.etag
         return bool(self.last_modified and other.last_modified) and self.last_modified != other.last_modified

@@ -47,7 +47,9 @@ def damage(path: Path, data: bytes = b"something else") -> None:
     path.chmod(0o444)
 
 
-def journal_of(data: bytes, *, offset: int | None = None, owner: Owner | None = None, pin: Pin | None = None) -> Journal:
+def journal_of(
+    data: bytes, *, offset: int | None = None, owner: Owner | None = None, pin: Pin | None = None
+) -> Journal:
     count = len(data) if offset is None else offset
     return Journal(
         SOURCE,

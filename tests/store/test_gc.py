@@ -124,9 +124,7 @@ def test_no_plan_removes_what_is_kept_or_young(
     files = tuple(_blob(number, size=size, used_at=used) for number, (size, used) in enumerate(blobs))
     kept = frozenset(Digest(f"{number:064x}") for number in keep)
     referenced = frozenset(Digest(f"{number:064x}") for number in named)
-    removals = plan_removals(
-        Inventory(1000, files, referenced), keep=kept, grace_s=grace, max_size=limit
-    )
+    removals = plan_removals(Inventory(1000, files, referenced), keep=kept, grace_s=grace, max_size=limit)
     gone_ones = [removal.file for removal in removals]
     assert len(set(gone_ones)) == len(gone_ones)
     assert all(file.digest not in kept and 1000 - file.used_at >= grace for file in gone_ones)

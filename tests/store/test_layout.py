@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,35 @@ def test_a_newer_layout_says_what_to_do(tmp_path: Path) -> None:
 
 def test_blobs_without_store_json_are_not_taken_over_silently(tmp_path: Path) -> None:
     (tmp_path / "blobs").mkdir()
-    with pytest.raises(NotAStore, match="weightstore init"):
-        open_layout(tmp_path)
+    assert open_layout(tmp_path) is None
+    with pytest.raises(NotAStore, match="not one of our stores"):
+        create_layout(tmp_path)
+
+
+def test_a_directory_made_beforehand_gets_the_modes_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir(mode=0o700)
+    create_layout(tmp_path / "store", "group")
+    assert mode(tmp_path / "store") == 0o2775
+
+
+def test_many_may_create_a_store_at_once(tmp_path: Path) -> None:
+    problems: list[BaseException] = []
+    start = threading.Barrier(8)
+
+    def create(sharing: Sharing | None) -> None:
+        start.wait()
+        try:
+            create_layout(tmp_path / "store", sharing)
+        except StoreError as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=create, args=(sharing,)) for sharing in (None, "private") * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert not list((tmp_path / "store").glob(".*.new"))
 
 
 def test_store_json_may_not_be_a_link(tmp_path: Path) -> None:
@@ -123,7 +151,7 @@ def test_a_directory_of_the_store_may_not_be_a_link(tmp_path: Path, name: str) -
     root = tmp_path / "store"
     root.mkdir()
     (root / name).symlink_to(outside)
-    with pytest.raises(StoreError, match="in the way"):
+    with pytest.raises(StoreError, match="in the way|not one of our stores"):
         create_layout(root)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +16,8 @@ from weightstore.source import Source, parse_source
 SCHEMA = 1
 Metrics = Mapping[str, Mapping[str, float | None]]
 _EMPTY: Mapping[str, Any] = {}
+# Words in the names of metrics that measure an error: the end-point errors and the outliers of optical flow, losses, …
+_ERRORS = frozenset({"epe", "fl", "err", "error", "loss", "mae", "mse", "rmse"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +77,23 @@ class Entry:
         return f"{self.namespace}/{self.name}"
 
     def metric(self, name: str) -> float | None:
-        """Return the best published value of a metric over the data sets, or None."""
+        """Return the best published value of a metric over the data sets, or None. Of an error, the least is best."""
         values = [
             value
             for metrics in self.metrics.values()
             for key, value in metrics.items()
             if key.lower() == name and value is not None
         ]
-        return max(values, default=None)
+        return min(values, default=None) if is_error(name) else max(values, default=None)
 
     def wanted(self) -> Wanted:
         """Return what is to be fetched. A catalog's size is for planning: the pin decides what is right."""
-        return Wanted(self.name, self.source, self.pin, self.size, False, self.alternatives)  # noqa: FBT003
+        return Wanted(self.name, self.source, self.pin, self.size, False, self.alternatives)
+
+
+def is_error(metric: str) -> bool:
+    """Tell whether less of a metric is better, by its name: ``per_image_epe`` is an error, ``acc@1`` is not."""
+    return not _ERRORS.isdisjoint(re.split(r"[^a-z]+", metric.lower()))
 
 
 class Catalog:
@@ -100,6 +109,11 @@ class Catalog:
         self.namespace = namespace
         self._categories = self._mapping(document.get("categories", {}), "categories")
         self._enums = self._mapping(document.get("enums"), "enums")
+        for name, categories in self._categories.items():
+            if not isinstance(categories, list) or not all(isinstance(one, str) for one in categories):
+                raise self._error(f"categories.{name} is not a list of strings")
+        for name, about in self._enums.items():
+            self._check_enum(name, self._mapping(about, name))
         self.generated_from = str(document.get("generated_from", ""))
         self._builders: dict[str, str] | None = None
 
@@ -110,6 +124,16 @@ class Catalog:
         if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
             raise self._error(f"{name!r} is not an object")
         return value
+
+    def _check_enum(self, name: str, about: Mapping[str, Any]) -> None:
+        entries = self._mapping(about.get("entries"), f"{name}.entries")
+        for field_name in ("builder", "task", "default"):
+            if not isinstance(about.get(field_name, ""), str | None):
+                raise self._error(f"{name}.{field_name} is not a string")
+        targets = {"default": about.get("default"), **self._mapping(about.get("aliases", {}), f"{name}.aliases")}
+        for alias, target in targets.items():
+            if target is not None and not (isinstance(target, str) and target in entries):
+                raise self._error(f"{name}: {alias!r} means {target!r}, which is not an entry")
 
     @property
     def builders(self) -> Mapping[str, str]:
@@ -123,16 +147,16 @@ class Catalog:
 
     def members(self, enum: str) -> Iterator[str]:
         """Yield the names of an enum's members, in the order of definition."""
-        return iter(self._mapping(self._enums[enum].get("entries"), f"{enum}.entries"))
+        return iter(self._enums[enum]["entries"])
 
     def member_name(self, enum: str, member: str) -> str | None:
         """Return the true name of a member: DEFAULT and aliases resolved; None where there is no such member."""
         about = self._enums[enum]
         if member == "DEFAULT":
-            default = about.get("default")
-            return default if isinstance(default, str) else None
+            default: str | None = about.get("default")
+            return default
         member = about.get("aliases", _EMPTY).get(member, member)
-        return member if member in about.get("entries", _EMPTY) else None
+        return member if member in about["entries"] else None
 
     def entry(self, enum: str, member: str) -> Entry:
         """Return one entry.
@@ -144,8 +168,8 @@ class Catalog:
         about = self._enums[enum]
         values = about["entries"][member]
         try:
-            return self._entry(enum, about, member, values)
-        except (InvalidSource, InvalidDigest, TypeError, ValueError, KeyError, AttributeError) as error:
+            return self._entry(enum, about, member, self._mapping(values, member))
+        except (InvalidSource, InvalidDigest, TypeError, ValueError, KeyError) as error:
             raise self._error(f"{enum}.{member}: {error!s}") from None
 
     def entries(self) -> Iterator[Entry]:
@@ -155,15 +179,17 @@ class Catalog:
                 yield self.entry(enum, member)
 
     def _entry(self, enum: str, about: Mapping[str, Any], member: str, values: Mapping[str, Any]) -> Entry:
-        source, pin = parse_source(values["source"])
+        source, pin = parse_source(_field(values, "source", str) or "")
         if "pin" in values:
-            pin = Pin(values["pin"] or "")
-        size = values.get("size")
-        if size is not None and not (type(size) is int and 0 <= size <= MAX_SIZE):
+            pin = Pin(_field(values, "pin", str) or "")
+        size = _field(values, "size", int)
+        if size is not None and not 0 <= size <= MAX_SIZE:
             raise ValueError("'size' is not a number of bytes")
-        min_size = values.get("min_size")
-        transforms = values.get("transforms")
-        categories = values.get("categories")
+        min_size = _field(values, "min_size", list)
+        if min_size and [type(one) for one in min_size] != [int, int]:
+            raise ValueError("'min_size' is not a height and a width")
+        transforms = _field(values, "transforms", dict)
+        categories = _field(values, "categories", str)
         related = {
             key: values[key]
             for key in ("unquantized", "quantized", "backend", "keypoint_names", "extra")
@@ -179,18 +205,48 @@ class Catalog:
             task=about.get("task") or "",
             size=size,
             size_is_exact=values.get("size_exact", False) is True,
-            alternatives=tuple(Source.parse(text) for text in values.get("alternatives", ())),
-            licence=values.get("licence"),
-            licence_url=values.get("licence_url"),
-            recipe=values.get("recipe"),
-            metrics=values.get("metrics") or {},
-            num_params=values.get("num_params"),
-            gops=values.get("gops"),
+            alternatives=tuple(Source.parse(_text(one)) for one in _field(values, "alternatives", list) or ()),
+            licence=_field(values, "licence", str),
+            licence_url=_field(values, "licence_url", str),
+            recipe=_field(values, "recipe", str),
+            metrics=_metrics(values),
+            num_params=_field(values, "num_params", int),
+            gops=_number("gops", values.get("gops")),
             min_size=(min_size[0], min_size[1]) if min_size else None,
             categories=tuple(self._categories[categories]) if categories else (),
-            transforms=(transforms["class"], transforms.get("kwargs", {})) if transforms else None,
-            doc=values.get("doc", ""),
+            transforms=(_text(transforms["class"]), _field(transforms, "kwargs", dict) or {}) if transforms else None,
+            doc=_field(values, "doc", str) or "",
             is_default=about.get("default") == member,
-            legacy=about.get("legacy") or {},
+            legacy=_field(about, "legacy", dict) or {},
             related=related,
         )
+
+
+def _field(values: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return a field of this very type (a bool is no int), or None where it is absent or null."""
+    value = values.get(name)
+    if value is not None and type(value) is not kind:
+        raise TypeError(f"{name!r} is not {kind.__name__}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _number(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise TypeError(f"{name!r} is not a number")
+    return value
+
+
+def _metrics(values: Mapping[str, Any]) -> Metrics:
+    metrics: Metrics = _field(values, "metrics", dict) or {}
+    for data_set in metrics:
+        for name, value in (_field(metrics, data_set, dict) or {}).items():
+            _number(name, value)
+    return metrics

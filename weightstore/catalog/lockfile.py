@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = 1
+_LONGEST_NAME = 8200  # the name of what was locked by its URL is the URL
 _LIMIT = 64 << 20
 _HEADER = "# Written by `weightstore lock`. Check it in; fetch with `weightstore prefetch --locked`.\n"
 
@@ -66,7 +67,7 @@ class Lockfile:
         except (ValueError, RecursionError) as error:
             raise InvalidRecord(place=place, reason=f"not TOML ({error})") from None
         version = values.pop("version", None)
-        if version != VERSION or isinstance(version, bool):
+        if type(version) is not int or version != VERSION:
             raise InvalidRecord(place=place, reason=f"version {version!r}; this weightstore reads version {VERSION}")
         items = values.pop("weights", [])
         if values or not isinstance(items, list):
@@ -94,16 +95,15 @@ class Lockfile:
 
     def encode(self) -> bytes:
         """Return the file's bytes; :meth:`parse` is the inverse."""
-        lines = [_HEADER, f"version = {VERSION}\n"]
-        for entry in sorted(self.entries, key=lambda entry: entry.name):
-            lines.append(
-                "\n[[weights]]\n"
-                f"name = {_toml(entry.name)}\n"
-                f"source = {_toml(entry.source.display)}\n"
-                f"digest = {_toml(str(entry.digest))}\n"
-                f"size = {entry.size}\n"
-            )
-        return "".join(lines).encode()
+        tables = (
+            "\n[[weights]]\n"
+            f"name = {_toml(entry.name)}\n"
+            f"source = {_toml(entry.source.display)}\n"
+            f"digest = {_toml(str(entry.digest))}\n"
+            f"size = {entry.size}\n"
+            for entry in sorted(self.entries, key=lambda entry: entry.name)
+        )
+        return "".join([_HEADER, f"version = {VERSION}\n", *tables]).encode()
 
     def write(self, path: Path) -> None:
         """Replace the file in one step."""
@@ -125,8 +125,8 @@ class Lockfile:
             if known is not None and known != entry and not update:
                 raise Drift(
                     name=entry.name,
-                    recorded=f"{known.digest} from {known.source} in {place}",
-                    found=f"{entry.digest} from {entry.source}",
+                    recorded=f"{known.digest} ({known.size} bytes) from {known.source} in {place}",
+                    found=f"{entry.digest} ({entry.size} bytes) from {entry.source}",
                     remedy="If the change is meant, lock again with --update.",
                 )
             merged[entry.name] = entry
@@ -142,7 +142,7 @@ def _parse_entry(item: Any, *, place: str, number: int) -> Locked:
     name, source, digest, size = item["name"], item["source"], item["digest"], item["size"]
     if not (isinstance(name, str) and isinstance(source, str) and isinstance(digest, str)):
         raise wrong("name, source and digest are strings")
-    if not name or len(name) > 2048 or not name.isprintable():
+    if not name or len(name) > _LONGEST_NAME or not name.isprintable():
         raise wrong("the name is empty, too long or not printable")
     if type(size) is not int or not 0 <= size <= MAX_SIZE:
         raise wrong("size is not a number of bytes")

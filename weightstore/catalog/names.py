@@ -86,7 +86,7 @@ def _resolve_one(text: str, catalogs: Catalogs) -> list[Entry]:
         known = sorted(catalog.namespace for catalog in catalogs.all())
         raise UnknownName(name=text, hint=f"there is no catalog {namespace!r}. Known are: {', '.join(known)}")
     if is_glob:
-        pool = pool or [one for one in catalogs.all() if fnmatch.fnmatchcase(one.namespace, namespace)]
+        pool = pool or [one for one in catalogs.all() if fnmatch.fnmatchcase(one.namespace.lower(), namespace.lower())]
         found = [entry for catalog in pool for entry in _matching(name, catalog)]
         if not found:
             raise UnknownName(name=text, hint="matches no weights. Quote globs, and see: weightstore search")
@@ -130,8 +130,10 @@ def _matching(pattern: str, catalog: Catalog) -> Iterator[Entry]:
     pattern = pattern.lower()
     by_entry = "." in pattern
     by_member = ":" in pattern
+    by_enum = "weights" in pattern  # else `resnet*` would also match ResNet50_QuantizedWeights
+    builders = {enum: builder for builder, enum in catalog.builders.items()}
     for enum in catalog.enums():
-        builder = next((builder for builder, name in catalog.builders.items() if name == enum), "")
+        builder = builders.get(enum, "")
         if by_entry or by_member:
             for member in catalog.members(enum):
                 text = f"{builder}:{member}" if by_member else f"{enum}.{member}"
@@ -141,7 +143,7 @@ def _matching(pattern: str, catalog: Catalog) -> Iterator[Entry]:
                     is_default and pattern.endswith("default") and fnmatch.fnmatchcase(alias, pattern)
                 ):
                     yield catalog.entry(enum, member)
-        elif fnmatch.fnmatchcase(builder.lower(), pattern) or fnmatch.fnmatchcase(enum.lower(), pattern):
+        elif fnmatch.fnmatchcase((enum if by_enum else builder).lower(), pattern):
             default = catalog.member_name(enum, "DEFAULT")
             if default is not None:
                 yield catalog.entry(enum, default)

@@ -1,8 +1,8 @@
 """Search expressions: ``acc@1>80 size<100MB task=classification``.
 
-A condition is a field, an operator (``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``~`` for "contains") and a value, without
-blanks. All must hold. A word by itself must be contained in the weights' name. Weights for which a field is not known
-match no condition on it.
+A condition is a field, an operator (``=``, ``!=``, ``<``, ``<=``, ``>``, ``>=``, ``~`` for "contains") and a value,
+without blanks. All must hold. A word by itself must be contained in the weights' name. Weights for which a field is
+not known match no condition on it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from weightstore.catalog.entries import is_error
 from weightstore.catalog.names import task_matches
 from weightstore.config import parse_size
 from weightstore.errors import InvalidConfig, InvalidQuery
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from weightstore.catalog.entries import Entry
 
-_CONDITION = re.compile(r"([A-Za-z][\w@.\- ]*?)\s*(<=|>=|!=|==|=|<|>|~)\s*(.*)", re.DOTALL)
+_CONDITION = re.compile(r"(\w[\w@.\- ]*?)\s*(<=|>=|!=|==|=|<|>|~)\s*(.*)", re.DOTALL)
 _ORDERINGS: dict[str, Callable[[float, float], bool]] = {
     "=": operator.eq,
     "!=": operator.ne,
@@ -52,8 +53,8 @@ _FLAGS: dict[str, Callable[[Entry], bool]] = {
     "quantized": lambda entry: "unquantized" in entry.related,
 }
 _SYNONYMS = {"license": "licence", "gops": "gflops", "num_params": "params", "model": "builder"}
-# Metrics for which less is better: end-point errors of optical flow.
-_LESS_IS_BETTER = ("epe", "fl-", "px", "size", "params", "gflops")
+# Less of these is better, as of every metric that is an error.
+_COSTS = frozenset({"size", "params", "gflops"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +144,18 @@ def _number(name: str, text: str) -> float:
 
 
 def value_of(entry: Entry, name: str) -> float | None:
-    """Return the number that an entry has for a field or metric, or None."""
+    """Return the number that an entry has for a field or metric (1 or 0 for yes or no), or None."""
     name = _SYNONYMS.get(name.lower(), name.lower())
+    if name in _FLAGS:
+        return float(_FLAGS[name](entry))
     return _NUMBERS[name](entry) if name in _NUMBERS else entry.metric(name)
 
 
 def search(entries: Iterable[Entry], query: str, *, sort: str | None = None) -> list[Entry]:
     """Return the entries for which a query holds, sorted.
 
-    ``sort`` is a field or metric, the best first (the least first for sizes and errors); a leading ``-`` turns it round.
-    By default the first metric of the query sorts, or else the name.
+    ``sort`` is a field or metric, the best first (the least first for sizes and errors); a leading ``-`` turns it
+    round. By default the first metric of the query sorts, or else the name.
 
     Raises:
         InvalidQuery: the expression does not parse, or speaks of a metric that no entry has.
@@ -175,7 +178,7 @@ def _sorted(entries: list[Entry], key: str) -> list[Entry]:
     name = _SYNONYMS.get(key.removeprefix("-"), key.removeprefix("-"))
     if name in _TEXTS:
         return sorted(entries, key=lambda entry: (_TEXTS[name](entry).lower(), entry.name), reverse=turned)
-    descending = (not any(part in name for part in _LESS_IS_BETTER)) != turned
+    descending = (name in _COSTS or is_error(name)) == turned
     known = [(value, entry) for entry in entries if (value := value_of(entry, name)) is not None]
     known.sort(key=lambda item: item[0], reverse=descending)
     return [entry for _, entry in known] + [entry for entry in entries if value_of(entry, name) is None]

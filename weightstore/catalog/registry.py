@@ -7,8 +7,9 @@ may need torch and its catalog does not.
 
 from __future__ import annotations
 
-import importlib.machinery
+import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,12 @@ class Catalogs:
                 named = [read_catalog(path) for path in self._files]
             except InvalidRecord as error:
                 raise InvalidConfig(f"catalogs: {error}") from None
-            self._near = [*named, read_catalog(_BUILT_IN)]
+            near = {catalog.namespace: catalog for catalog in named}
+            if len(near) != len(named):
+                raise InvalidConfig("catalogs: two files have one namespace")
+            built_in = read_catalog(_BUILT_IN)
+            # A file may stand in for the built-in catalog, as that of another TorchVision.
+            self._near = list((near | {built_in.namespace: near.get(built_in.namespace, built_in)}).values())
         return self._near
 
     def all(self) -> list[Catalog]:
@@ -81,6 +87,8 @@ class Catalogs:
         for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
             try:
                 catalog = read_catalog(_file_of(point))
+                for _ in catalog.entries():  # a damaged entry would otherwise raise in the middle of a search
+                    pass
             except WeightStoreError as error:
                 self._note(f"the catalog of {point.name} is left out: {error}")
                 continue
@@ -94,15 +102,22 @@ class Catalogs:
 def _file_of(point: EntryPoint) -> Path:
     """Return the file that an entry point names, found without importing anything of its package."""
     place = f"entry point {point.name} = {point.value}"
-    if not point.attr.endswith(".json"):
+    try:
+        module, file_name = point.module, point.attr or ""
+    except (AttributeError, ValueError):  # importlib.metadata's answers to a value that does not parse
+        module = file_name = ""
+    if not file_name.endswith(".json"):
         raise InvalidRecord(place=place, reason="does not name a JSON file, like mypackage:catalog.json")
-    top, *rest = point.module.split(".")
-    # PathFinder and not importlib.util.find_spec: the latter imports the parents of a dotted name.
-    spec = importlib.machinery.PathFinder.find_spec(top)
+    top, *rest = module.split(".")
+    # Only the first part: find_spec imports the parents of a dotted name.
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise InvalidRecord(place=place, reason=f"there is no package {top}")
     for location in spec.submodule_search_locations:
-        path = Path(location, *rest, point.attr)
-        if path.is_file():
+        path = Path(location, *rest, file_name)
+        if os.path.isfile(path):
             return path
     raise InvalidRecord(place=place, reason="there is no such file in the package")

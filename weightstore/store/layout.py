@@ -180,8 +180,10 @@ def write_record(path: Path, data: bytes, *, mode: int, scratch: Path | None = N
         raise
 
 
-def open_layout(root: Path) -> Layout | None:
+def open_layout(root: Path, *, strict: bool = False) -> Layout | None:
     """Return the layout of an existing store, or None where there is none yet.
+
+    ``strict`` also refuses a directory that holds blobs without being a store.
 
     Raises:
         NotAStore: there is something else, or a store of another version.
@@ -190,11 +192,9 @@ def open_layout(root: Path) -> Layout | None:
     try:
         data = read_limited(path)
     except (FileNotFoundError, NotADirectoryError):
-        if (root / "blobs").exists():
+        if strict and (root / "blobs").exists():
             raise NotAStore(
-                place=str(root),
-                reason="it holds blobs but no store.json. If it is a store, run: "
-                f"WEIGHTSTORE_HOME={root} weightstore init",
+                place=str(root), reason="holds blobs but no store.json, so it is not one of our stores"
             ) from None
         return None
     except OSError as error:
@@ -206,31 +206,43 @@ def open_layout(root: Path) -> Layout | None:
     return Layout(root, info.sharing)
 
 
-def create_layout(root: Path, sharing: Sharing = "private") -> Layout:
+def create_layout(root: Path, sharing: Sharing | None = None) -> Layout:
     """Return the layout of the store at ``root``, made (or its missing directories made) where needed. Idempotent.
+
+    ``store.json`` comes first: whoever finds directories without it found something else. Any number of processes may
+    do this at once.
+
+    Args:
+        root: the store's directory; its parents are made too.
+        sharing: for a new store, by default ``private``; an existing one must be of this mode, if given.
 
     Raises:
         StoreError: it cannot be created there, or exists with another sharing mode.
         NotAStore: the directory holds something that is not a store of this version.
     """
-    existing = open_layout(root) if (root / "store.json").exists() else None
-    if existing is not None and existing.sharing != sharing:
+    layout = open_layout(root, strict=True) or _new_layout(root, sharing or "private")
+    if sharing is not None and layout.sharing != sharing:
         raise StoreError(
-            place=str(root),
-            reason=f"is already a {existing.sharing} store; its sharing mode is not changed in place",
+            place=str(root), reason=f"is already a {layout.sharing} store; its sharing mode is not changed in place"
         )
-    layout = Layout(root, sharing)
     with translated(root):
-        root.parent.mkdir(parents=True, exist_ok=True)
         for directory, mode in layout.directories():
             _make_directory(directory, mode)
         _write_once(root / "oci-layout", _OCI_LAYOUT.encode())
         _write_once(root / "CACHEDIR.TAG", _CACHEDIR_TAG.encode())
+    return layout
+
+
+def _new_layout(root: Path, sharing: Sharing) -> Layout:
+    layout = Layout(root, sharing)
+    with translated(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        _make_directory(root, layout.modes.root)
+        if os.stat(root).st_uid == os.geteuid():
+            os.chmod(root, layout.modes.root)  # it may have been made beforehand, by the umask
         _write_once(layout.info, StoreInfo(sharing).encode())
-    made = open_layout(root)
-    if made is None or made.sharing != sharing:  # another process created it otherwise at the same moment
-        raise StoreError(place=str(root), reason="was created with another sharing mode by somebody else just now")
-    return made
+    # Another process may have been first, with another mode: then its word counts.
+    return open_layout(root, strict=True) or layout
 
 
 def _make_directory(path: Path, mode: int) -> None:
@@ -250,5 +262,16 @@ _INSIDE = frozenset({"blobs", "sha256", "refs", "tmp", "locks", "quarantine"})
 
 
 def _write_once(path: Path, data: bytes) -> None:
-    if not path.exists():
-        write_record(path, data, mode=0o444)
+    """Write a small file unless it is there; of several writers the first wins."""
+    if path.exists():
+        return
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+    write_record(scratch, data, mode=0o444)
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        os.rename(scratch, path)  # no hard links here: the last wins, and says the same
+        return
+    os.unlink(scratch)

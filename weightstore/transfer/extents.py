@@ -57,7 +57,8 @@ class Extents:
     def claim_at(self, position: int, *, workers: int) -> Chunk | None:
         """Return the chunk that begins at ``position``, for whoever is already receiving it; None when it is taken."""
         with self._condition:
-            if self._stopped or self._returned or self._next != position:
+            first = self._returned[-1].position if self._returned else self._next
+            if first != position:
                 return None
             return self.claim(workers=workers)
 

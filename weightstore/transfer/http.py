@@ -13,7 +13,10 @@ Rules, each against something that was seen in the wild:
 from __future__ import annotations
 
 import email.utils
+import http.client
+import os
 import re
+import ssl
 import time
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
@@ -42,6 +45,7 @@ MAX_REDIRECTS = 10
 _REDIRECTS = {301, 302, 303, 307, 308}
 _PASSING = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _LONGEST_VALIDATOR = 1024
 
@@ -114,7 +118,7 @@ class HttpTransport:
         adapter = HTTPAdapter(pool_connections=pool_size, pool_maxsize=pool_size, max_retries=0)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
-        self._environment: dict[tuple[str, str], dict[str, Any]] = {}
+        self._environment: dict[tuple[str, str, int | None], dict[str, Any]] = {}
 
     def open(
         self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None
@@ -157,8 +161,13 @@ class HttpTransport:
             prepared = self._session.prepare_request(request)
             prepared.headers.pop("Cookie", None)
             settings = self._settings(url)
-            return self._session.send(prepared, stream=True, timeout=self._timeout, allow_redirects=False, **settings)
+            # The adapter and not Session.send(), which reads a redirect's whole body into memory, however long, even
+            # when told not to follow it.
+            adapter = self._session.get_adapter(url)
+            return adapter.send(prepared, stream=True, timeout=self._timeout, **settings)
         except requests.exceptions.SSLError as error:
+            if not isinstance(_innermost(error), ssl.SSLCertVerificationError):
+                raise SourceUnavailable(source=source.display, reason=f"no TLS connection ({_reason(error)})") from None
             raise RefusedResponse(
                 source=source.display,
                 reason=f"its certificate is not trusted ({_reason(error)}). Behind a site's own CA, name its bundle in "
@@ -171,13 +180,16 @@ class HttpTransport:
 
     def _settings(self, url: str) -> dict[str, Any]:
         """Return proxies and CA bundle for a URL's host. Reading the environment anew each time costs a millisecond."""
-        key = _origin(url)[:2]
+        key = _origin(url)
         if key not in self._environment:
             settings = self._environ_settings(url)
             proxy = select_proxy(url, settings.get("proxies", {}))
+            verify = settings.get("verify", True)
+            if isinstance(verify, str) and not os.path.exists(verify):
+                raise RefusedResponse(source=Source(url).display, reason=f"the CA bundle {verify} does not exist")
             self._environment[key] = {
-                "proxies": {urlsplit(url).scheme: proxy} if proxy else {},
-                "verify": settings.get("verify", True),
+                "proxies": {key[0]: proxy} if proxy else {},
+                "verify": verify,
                 "cert": settings.get("cert"),
             }
         return self._environment[key]
@@ -208,22 +220,30 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 
 def _redirected(source: Source, url: str, location: str) -> str:
+    no_url = RefusedResponse(source=source.display, reason="redirects to something that is not a URL")
     # Header bytes come as latin-1; sites send UTF-8.
-    target = urljoin(url, requests.utils.requote_uri(location.encode("latin-1", "replace").decode("utf-8", "replace")))
-    before, parts = urlsplit(url), urlsplit(target)
+    text = location.encode("latin-1", "replace").decode("utf-8", "replace")
+    try:
+        target = urljoin(url, requests.utils.requote_uri(text))
+        before, parts = urlsplit(url), urlsplit(target)
+        names_host = bool(parts.hostname) and bool(urlsplit(text).netloc or not urlsplit(text).scheme)
+    except ValueError:
+        raise no_url from None
     if parts.scheme not in {"http", "https"}:
         raise RefusedResponse(source=source.display, reason="redirects to something that is not http or https")
     if before.scheme == "https" and parts.scheme != "https":
         raise RefusedResponse(
             source=source.display, reason=f"redirects from https to http (at {parts.hostname}), which is refused"
         )
+    if not names_host:
+        raise no_url
     target = target.partition("#")[0]
     if parts.username is not None:
         target = target.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
     try:
         return Source(target).url
     except InvalidSource:
-        raise RefusedResponse(source=source.display, reason="redirects to something that is not a URL") from None
+        raise no_url from None
 
 
 def _answer(source: Source, response: requests.Response, *, start: int, end: int | None, ranged: bool) -> Answer:
@@ -270,7 +290,7 @@ def _length(source: Source, text: str | None) -> int | None:
         return None
     values = {value.strip() for value in text.split(",")}
     value = values.pop()
-    if values or not value.isascii() or not value.isdigit() or int(value) > MAX_SIZE:
+    if values or not value.isascii() or not value.isdigit() or len(value) > 30 or int(value) > MAX_SIZE:
         raise RefusedResponse(source=source.display, reason=f"declared a length that is none: {text[:40]!r}")
     return int(value)
 
@@ -306,8 +326,8 @@ def _retry_after(text: str) -> float | None:
     return max(0.0, moment.timestamp() - time.time())
 
 
-def _reason(error: BaseException) -> str:
-    """Say in a few words what broke. The libraries' own texts repeat URLs, with what may stand in them."""
+def _innermost(error: BaseException) -> BaseException:
+    """Return what the libraries wrapped."""
     seen = error
     for _ in range(8):
         inner = getattr(seen, "reason", None)
@@ -316,14 +336,25 @@ def _reason(error: BaseException) -> str:
         if inner is None or inner is seen:
             break
         seen = inner
-    if isinstance(seen, (TimeoutError, urllib3.exceptions.TimeoutError)):
-        return "timed out"
+    return seen
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a few words what broke. The libraries' own texts repeat URLs, with what may stand in them."""
+    seen = _innermost(error)
     if isinstance(seen, urllib3.exceptions.NameResolutionError):
         return "the host's name cannot be resolved"
-    if isinstance(seen, urllib3.exceptions.NewConnectionError):
+    if isinstance(seen, urllib3.exceptions.NewConnectionError):  # before TimeoutError, whose subclass it is
         return "no connection"
+    if isinstance(seen, (TimeoutError, urllib3.exceptions.TimeoutError)):
+        return "timed out"
     if isinstance(seen, OSError) and seen.strerror:
         return seen.strerror
-    if isinstance(seen, (urllib3.exceptions.ProxyError, requests.exceptions.ProxyError)):
-        return "the proxy refused"
-    return re.sub(r"(?<!:)([A-Z])", r" \1", type(seen).__name__).strip().lower()
+    if isinstance(error, requests.exceptions.ProxyError):
+        status = _TUNNEL_REFUSED.search(str(seen))
+        return f"the proxy refused{f' (HTTP {status[1]})' if status else ''}"
+    if isinstance(seen, http.client.RemoteDisconnected):
+        return "the connection was closed without an answer"
+    if isinstance(seen, http.client.HTTPException) and not isinstance(seen, http.client.IncompleteRead):
+        return "the answer is not HTTP"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(seen).__name__).lower()
