@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,7 @@ class Lab:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TORCH_HOME": str(job.into / "torch"),
+            "WEIGHTSTORE_CONFIG": os.devnull,
             "WEIGHTSTORE_HOME": str(job.into / "store"),
             "WEIGHTSTORE_STATE": str(job.into / "state"),
             **(authority if job.ca_file else {}),

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import logging
+import os
 import pkgutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.job import Job, Target
+    from weightstore.client import Client
 
 HASH_CHUNK_BYTES = 1 << 20
 
@@ -43,7 +46,7 @@ def ours_hit(job: Job) -> Operation:
     """``path`` of a blob that is there; the first call of the process makes the client as well."""
     new_client = _client_factory(job, {})
     pinned = [_pinned(target) for target in job.targets]
-    clients: list[Any] = []
+    clients: list[Client] = []
 
     def run() -> list[Path]:
         if not clients:
@@ -78,7 +81,7 @@ def torch_hub_cached(job: Job) -> Operation:
 
 def pooch(job: Job) -> Operation:
     library = importlib.import_module("pooch")
-    importlib.import_module("requests")  # pooch imports it in the first download
+    _import_early("requests", "netrc")
     library.get_logger().setLevel(logging.ERROR)
 
     def run() -> None:
@@ -90,7 +93,7 @@ def pooch(job: Job) -> Operation:
 
 def http_get(job: Job) -> Operation:
     """huggingface_hub's transfer by itself: no cache, size compared and nothing else."""
-    file_download = importlib.import_module("huggingface_hub.file_download")
+    file_download = _file_download()
 
     def run() -> None:
         for target in job.targets:
@@ -102,8 +105,7 @@ def http_get(job: Job) -> Operation:
 
 def hf_hub_download(job: Job) -> Operation:
     """huggingface_hub with its cache and its lock, against URLs that look like the hub's."""
-    library = importlib.import_module("huggingface_hub")
-    file_download = importlib.import_module("huggingface_hub.file_download")
+    file_download = _file_download()
     paths: list[Path] = []
 
     def run() -> None:
@@ -116,7 +118,6 @@ def hf_hub_download(job: Job) -> Operation:
             )
             paths.append(Path(path))
 
-    _ = library.__version__  # the package is lazy: touch it, so that its own import is not timed
     return Operation(run, lambda: paths)
 
 
@@ -153,7 +154,7 @@ LIBRARIES: dict[str, Callable[[Job], Operation]] = {
 def _prefetch(job: Job, settings: dict[str, str]) -> Operation:
     new_client = _client_factory(job, settings)
     pinned = [_pinned(target) for target in job.targets]
-    clients: list[Any] = []
+    clients: list[Client] = []
 
     def run() -> None:
         clients.append(new_client())
@@ -162,25 +163,40 @@ def _prefetch(job: Job, settings: dict[str, str]) -> Operation:
     return Operation(run, lambda: [clients[-1].path(source) for source in pinned])
 
 
-def _client_factory(job: Job, settings: dict[str, str]) -> Callable[[], Any]:
-    client = importlib.import_module("weightstore.client")
-    config = importlib.import_module("weightstore.config")
-    importlib.import_module("requests")
-    for package in ("weightstore.store", "weightstore.transfer"):  # they import the network in the first download
+def _client_factory(job: Job, settings: dict[str, str]) -> Callable[[], Client]:
+    from weightstore.client import Client  # here, so that the peers' workers do not import it
+    from weightstore.config import Config
+
+    for package in ("weightstore.store", "weightstore.transfer"):
         module = importlib.import_module(package)
         for found in pkgutil.walk_packages(module.__path__, f"{package}."):
             importlib.import_module(found.name)
+    _import_early("weightstore.prefetch", "filelock", "platformdirs", "requests", "netrc")
     environ = {
+        "WEIGHTSTORE_CONFIG": os.devnull,  # not what whoever runs this has configured
         "WEIGHTSTORE_HOME": str(job.into / "store"),
         "WEIGHTSTORE_STATE": str(job.into / "state"),
         "WEIGHTSTORE_MAX_CONNECTIONS": "16",
         **settings,
     }
-    return lambda: client.Client(config.Config.from_environ(environ))
+    return lambda: Client(Config.from_environ(environ))
+
+
+def _import_early(*names: str) -> None:
+    """Imports what a library would import in its first download, inside the clock; skips what is not there."""
+    for name in names:
+        if importlib.util.find_spec(name) is not None:
+            importlib.import_module(name)
 
 
 def _pinned(target: Target) -> str:
     return f"{target.url}#sha256={target.sha256}"
+
+
+def _file_download() -> Any:
+    """huggingface_hub's module with its HTTP stack: httpx2 since 2.0, httpx before."""
+    _import_early("httpx", "httpcore", "httpx2", "httpcore2", "truststore", "h11", "anyio.streams.tls")
+    return importlib.import_module("huggingface_hub.file_download")
 
 
 def _by_name(job: Job) -> list[Path]:

@@ -222,11 +222,10 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 def _redirected(source: Source, url: str, location: str) -> str:
     no_url = RefusedResponse(source=source.display, reason="redirects to something that is not a URL")
     # Header bytes come as latin-1; sites send UTF-8.
-    text = location.encode("latin-1", "replace").decode("utf-8", "replace")
+    text = requests.utils.requote_uri(location.encode("latin-1", "replace").decode("utf-8", "replace"))
     try:
-        target = urljoin(url, requests.utils.requote_uri(text))
+        target = urljoin(url, text)
         before, parts = urlsplit(url), urlsplit(target)
-        names_host = bool(parts.hostname) and bool(urlsplit(text).netloc or not urlsplit(text).scheme)
     except ValueError:
         raise no_url from None
     if parts.scheme not in {"http", "https"}:
@@ -235,8 +234,6 @@ def _redirected(source: Source, url: str, location: str) -> str:
         raise RefusedResponse(
             source=source.display, reason=f"redirects from https to http (at {parts.hostname}), which is refused"
         )
-    if not names_host:
-        raise no_url
     target = target.partition("#")[0]
     if parts.username is not None:
         target = target.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
@@ -249,10 +246,9 @@ def _redirected(source: Source, url: str, location: str) -> str:
 def _answer(source: Source, response: requests.Response, *, start: int, end: int | None, ranged: bool) -> Answer:
     _refuse_errors(source, response)
     headers = response.headers
-    if headers.get("Content-Encoding", "identity").strip().lower() not in {"", "identity"}:
-        raise RefusedResponse(
-            source=source.display, reason=f"sent the file encoded ({headers['Content-Encoding'][:40]}) though not asked"
-        )
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise RefusedResponse(source=source.display, reason=f"sent the file encoded ({encoding[:40]!r}) though not asked")
     chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
     length = None if chunked else _length(source, headers.get("Content-Length"))
     validator = _validator(headers)
@@ -271,7 +267,8 @@ def _refuse_errors(source: Source, response: requests.Response) -> None:
     status = response.status_code
     if status in {200, 206}:
         return
-    said = f"HTTP {status} {str(response.reason or '')[:60]}".rstrip()
+    phrase = "".join(char for char in str(response.reason or "")[:60] if " " <= char <= "~")
+    said = f"HTTP {status} {phrase}".rstrip()
     if status in {404, 410}:
         raise SourceNotFound(source=source.display, reason=said)
     if status in {401, 403, 407, 451}:
@@ -320,10 +317,9 @@ def _retry_after(text: str) -> float | None:
     if text.strip().isascii() and text.strip().isdigit() and len(text) < 12:
         return float(text)
     try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):  # OverflowError: a year that this machine's clock does not reach
         return None
-    return max(0.0, moment.timestamp() - time.time())
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -1,0 +1,185 @@
+"""Live progress on a terminal: a bar for each file on its way, and one for all of them."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from weightstore.cli import units
+from weightstore.cli.progress import Pace, Track, outcome_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from weightstore.cli.settings import Settings
+    from weightstore.prefetch import Item, Plan, Result
+    from weightstore.transfer.progress import Meter
+
+_REFRESHES_PER_S = 8
+_STYLES = {"fetched": "green", "present": "green", "failed": "bold red", "cancelled": "yellow"}
+
+
+class LiveProgress:
+    """Draws a prefetch. Finished files scroll away above the bars."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._console = Console(stderr=True, highlight=False)
+        self._live = Live(self, console=self._console, refresh_per_second=_REFRESHES_PER_S, transient=True)
+        self._lock = threading.Lock()
+        self._tracks: list[Track] = []
+        self._total: int | None = None
+        self._finished = 0
+        self._files_done = 0
+        self._files = 0
+        self._pace = Pace()
+
+    def __enter__(self) -> Self:
+        self._through = self._settings.printing_through(self._write)
+        self._through.__enter__()
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+        self._through.__exit__(kind, error, traceback)
+
+    def _write(self, message: str) -> None:
+        style = "bold red" if message.startswith("error:") else "dim" if message.startswith("note:") else ""
+        self._console.print(Text(message, style=style), soft_wrap=True)
+
+    # -- the prefetch's progress --------------------------------------------------------------------------------
+
+    def begin(self, plan: Plan) -> None:
+        self._files = len(plan.missing)
+        self._total = plan.bytes_to_fetch if not plan.sizes_unknown else None
+        self._pace = Pace()
+
+    def meter(self, item: Item) -> Meter:
+        track = Track(item)
+        with self._lock:
+            self._tracks.append(track)
+        return _LiveMeter(track, self)
+
+    def advance(self, size: int) -> None:
+        with self._lock:
+            self._pace.add(size)
+
+    def note(self, track: Track, message: str) -> None:
+        self._settings.note(f"{track.name}: {message}")
+
+    def done(self, result: Result) -> None:
+        with self._lock:
+            if not result.item.is_present:
+                self._files_done += 1
+                size = result.obtained.size if result.obtained else 0
+                self._finished += size
+                if self._total is not None and result.obtained:
+                    # The plan's size may be a rounded one: what has come is what counts.
+                    self._total += size - (result.item.size or 0)
+            self._tracks = [track for track in self._tracks if track.item is not result.item]
+        if result.item.is_present:
+            return
+        line = Text(outcome_line(result))
+        line.stylize(_STYLES[result.status], 0, 9)
+        self._console.print(line, soft_wrap=True)
+        if result.error is not None and result.status == "failed":
+            self._settings.complain(str(result.error))
+
+    # -- drawing ------------------------------------------------------------------------------------------------
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with self._lock:
+            tracks = [track for track in self._tracks if track.source][: max(1, console.height - 4)]
+            here = self._finished + sum(track.here for track in self._tracks)
+            total, rate = self._total, self._pace.rate
+            title = f"total {self._files_done}/{self._files}"
+        left = max(0, total - here) / rate if total is not None and rate > 0 else None
+        yield _bars(
+            [
+                *((track.name, track.here, track.total, track.pace.rate, track.left_s) for track in tracks),
+                (title, here, total, rate, left),
+            ],
+            width=options.max_width,
+        )
+
+
+class _LiveMeter:
+    def __init__(self, track: Track, owner: LiveProgress) -> None:
+        self._track = track
+        self._owner = owner
+
+    def start(self, source: str, *, offset: int, total: int | None) -> None:
+        self._track.here = offset
+        self._track.total = total if total is not None else self._track.total
+        self._track.source = source
+
+    def advance(self, size: int) -> None:
+        self._track.here += size
+        self._track.pace.add(size)
+        self._owner.advance(size)
+
+    def note(self, message: str) -> None:
+        self._owner.note(self._track, message)
+
+
+def _bars(rows: list[tuple[str, int, int | None, float, float | None]], *, width: int) -> Table:
+    """Return one line for each row that fits the width: on a narrow terminal without bars, then without rates."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    name_width = max(12, min(max(len(row[0]) for row in rows), width - 22, width // 2 - 4))
+    table.add_column(no_wrap=True, overflow="ellipsis", width=name_width)
+    with_rate, with_left = width >= name_width + 30, width >= name_width + 40
+    bar_width = min(40, width - name_width - 45)
+    if bar_width >= 8:
+        table.add_column(width=bar_width)
+    table.add_column(justify="right", no_wrap=True, width=5)
+    if with_rate or width - name_width >= 17:
+        table.add_column(justify="right", no_wrap=True, width=9)
+    if with_rate:
+        table.add_column(justify="right", no_wrap=True, width=11)
+    if with_left:
+        table.add_column(justify="right", no_wrap=True, width=9)
+    for name, here, total, rate, left in rows:
+        cells: list[Text | ProgressBar] = [Text(name)]
+        if bar_width >= 8:
+            cells.append(ProgressBar(total=total, completed=here, width=bar_width, pulse=total is None))
+        cells.append(Text(f"{min(1.0, here / total):.0%}" if total else "?"))
+        if with_rate or width - name_width >= 17:
+            cells.append(Text(units.size(here)))
+        if with_rate:
+            cells.append(Text(units.rate(rate)))
+        if with_left:
+            cells.append(Text("" if left is None or left > 359999 else units.duration(left)))
+        table.add_row(*cells)
+    return table
+
+
+@contextmanager
+def single_bar(total: int, doing: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function to be told of bytes done, and draw one bar until the end."""
+    pace = Pace()
+    lock = threading.Lock()
+
+    class Bar:
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:  # noqa: ARG002
+            rate = pace.rate
+            left = max(0, total - pace.received) / rate if rate > 0 else None
+            yield _bars([(doing, pace.received, total, rate, left)], width=options.max_width)
+
+    def advance(size: int) -> None:
+        with lock:
+            pace.add(size)
+
+    console = Console(stderr=True, highlight=False)
+    with Live(Bar(), console=console, refresh_per_second=_REFRESHES_PER_S, transient=True):
+        yield advance
