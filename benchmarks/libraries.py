@@ -5,9 +5,9 @@ The peers are optional, so they are imported by name: one that is absent is a ro
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
-import importlib.util
 import logging
 import os
 import pkgutil
@@ -185,7 +185,7 @@ def _client_factory(job: Job, settings: dict[str, str]) -> Callable[[], Client]:
 def _import_early(*names: str) -> None:
     """Imports what a library would import in its first download, inside the clock; skips what is not there."""
     for name in names:
-        if importlib.util.find_spec(name) is not None:
+        with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(name)
 
 

@@ -84,9 +84,18 @@ def test_a_part_that_was_tampered_with_is_thrown_away(layout: Layout) -> None:
 
 
 def test_a_part_shorter_than_its_journal_says_is_left_for_the_collector(layout: Layout) -> None:
-    path = leave_part(layout, DATA, journal=journal_of(DATA, owner=gone()))
+    elsewhere = Owner("other-host", 7, "another-boot", "pid:[1]", 5)
+    path = leave_part(layout, DATA, journal=journal_of(DATA, owner=elsewhere))
     os.truncate(path, 10)
+    os.utime(path, (1, 1))
     assert taken(layout) == []
+    assert path.exists()
+
+
+def test_a_dead_process_s_part_that_cannot_be_resumed_is_cleared_away(layout: Layout) -> None:
+    leave_part(layout, DATA, journal=journal_of(DATA, offset=0, owner=gone()))
+    assert taken(layout) == []
+    assert list(layout.tmp.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 10, b"[1]"])

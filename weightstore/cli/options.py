@@ -53,7 +53,7 @@ def shared_options(*names: str) -> Callable[[_F], _F]:
     return add
 
 
-class WeightsName(click.ParamType[str]):
+class WeightsName(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.5 only
     """A weights name, URL or path. Names complete from the catalogs that are found quickly."""
 
     name = "name"
@@ -81,7 +81,7 @@ class WeightsName(click.ParamType[str]):
         return [CompletionItem(name, help=help_) for name, help_ in names.items() if name.lower().startswith(typed)]
 
 
-class Bytes(click.ParamType[int]):
+class Bytes(click.ParamType):  # type: ignore[type-arg]
     """A number of bytes, ``20MB`` or ``1.5GiB``."""
 
     name = "size"
@@ -96,7 +96,7 @@ class Bytes(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-class Seconds(click.ParamType[float]):
+class Seconds(click.ParamType):  # type: ignore[type-arg]
     """A duration in seconds, ``90s`` or ``24h``."""
 
     name = "duration"

@@ -193,6 +193,8 @@ def open_layout(root: Path, *, strict: bool = False) -> Layout | None:
         data = read_limited(path)
     except (FileNotFoundError, NotADirectoryError):
         if strict and (root / "blobs").exists():
+            if path.exists():  # made by another process this moment
+                return open_layout(root, strict=True)
             raise NotAStore(
                 place=str(root), reason="holds blobs but no store.json, so it is not one of our stores"
             ) from None

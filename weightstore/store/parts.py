@@ -205,15 +205,26 @@ def take_over(layout: Layout, key: str, *, stall_s: float) -> Iterator[tuple[Par
     if not parts:
         return
     now = file_time(layout)
-    candidates = [(part, read_journal(part)) for part in parts if is_abandoned(part, now=now, stall_s=stall_s)]
-    usable = [
-        (part, journal) for part, journal in candidates if journal is not None and 0 < journal.offset <= part.size
-    ]
+    usable = []
+    for part in parts:
+        if not is_abandoned(part, now=now, stall_s=stall_s):
+            continue
+        journal = read_journal(part)
+        if journal is not None and 0 < journal.offset <= part.size:
+            usable.append((part, journal))
+        elif is_gone(owner_of(part)):
+            _remove(part)  # nothing to go on with, and nobody who would
     for part, journal in sorted(usable, key=lambda item: item[1].offset, reverse=True):
         claimed = _claim(layout, part, journal)
         if claimed is not None:
             part_of_ours, hasher = claimed
             yield part_of_ours, journal, hasher
+
+
+def _remove(part: PartSeen) -> None:
+    for path in (part.path, part.journal_path):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _claim(layout: Layout, seen: PartSeen, journal: Journal) -> tuple[Part, Hasher] | None:

