@@ -22,7 +22,8 @@ extensions = [
     "click_reference",
 ]
 exclude_patterns = ["_build"]
-nitpicky = False
+# reference/benchmarks.md is there once `make bench` has written it; its headings begin at the third level.
+suppress_warnings = ["myst.header"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3

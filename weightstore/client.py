@@ -23,7 +23,6 @@ from weightstore.obtain import Known, Obtained, Obtainer, obtained_from
 from weightstore.records import Ref, Wanted
 from weightstore.source import is_source, parse_source
 from weightstore.store.blobs import list_blobs
-from weightstore.store.gc import refs_by_digest
 from weightstore.store.receipts import Receipts, identity_of
 from weightstore.transfer.progress import Meter, Silent
 
@@ -321,6 +320,8 @@ class Client:
     def _stored_in(self, layer: Layer, names: dict[str, list[str]]) -> list[Stored]:
         if layer.layout is None:
             return []
+        from weightstore.store.gc import refs_by_digest  # start-up: not for a hit
+
         refs = refs_by_digest(layer.layout)
         found = []
         for digest, stat in sorted(list_blobs(layer.layout).items()):

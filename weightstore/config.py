@@ -6,7 +6,7 @@ Precedence: environment variable, then the user's ``config.toml``, then the site
 from __future__ import annotations
 
 import os
-import tomllib
+import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -22,6 +22,7 @@ Step = Literal["layers", "mirrors", "origin"]
 STEPS: tuple[Step, ...] = ("layers", "mirrors", "origin")
 CONFIG_LIMIT = 1 << 20
 
+_BETWEEN_MIRRORS = re.compile(r",?\s+|,(?=\w+://)")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -131,10 +132,11 @@ class Config:
             if environ.get(variable, "") != "":
                 values[name] = _convert(name, environ[variable], place=variable)
                 origins[name] = variable
-        if "ca_bundle" not in values and environ.get("SSL_CERT_FILE"):
-            # OpenSSL's own variable, which requests leaves aside; clusters set it in their profiles.
-            values["ca_bundle"] = _path(environ["SSL_CERT_FILE"])
-            origins["ca_bundle"] = "SSL_CERT_FILE"
+        # requests' own variables, and OpenSSL's, which requests leaves aside and clusters set in their profiles.
+        for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+            if "ca_bundle" not in values and environ.get(variable):
+                values["ca_bundle"] = _path(environ[variable])
+                origins["ca_bundle"] = variable
         if "home" not in values:
             values["home"] = _default_dir("user_cache_path")
         if "state" not in values:
@@ -180,6 +182,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise InvalidConfig(f"{path}: {error.strerror}") from None
     if len(data) > CONFIG_LIMIT:
         raise InvalidConfig(f"{path}: larger than {CONFIG_LIMIT} bytes")
+    import tomllib  # start-up: 3 ms, and most machines have no file
+
     try:
         values = tomllib.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -220,8 +224,8 @@ def _paths(value: object) -> tuple[Path, ...]:
 
 
 def _mirrors(value: object) -> tuple[Source, ...]:
-    # Blanks or commas part them in the environment: a colon stands inside of URLs.
-    items = _list(value.replace(",", " ") if isinstance(value, str) else value, " ")
+    # In the environment blanks part them, or commas before another URL: colons and commas stand inside of URLs.
+    items = _list(_BETWEEN_MIRRORS.sub(" ", value) if isinstance(value, str) else value, " ")
     return tuple(Source.parse(item if is_source(item) else "./" + item) for item in items)
 
 

@@ -12,6 +12,7 @@ from weightstore.errors import (
     AllSourcesFailed,
     DigestMismatch,
     IntegrityError,
+    NoSpace,
     NotPresent,
     SourceUnavailable,
     StoreError,
@@ -20,10 +21,8 @@ from weightstore.errors import (
     WeightStoreError,
 )
 from weightstore.records import Ref, Wanted
-from weightstore.store.flight import flight
 from weightstore.store.layers import Hit, Layer, find_blob, find_by_prefix, find_ref, open_layers
 from weightstore.store.layout import Layout, create_layout
-from weightstore.store.publish import PartLost, publish
 from weightstore.store.refs import write_ref
 
 if TYPE_CHECKING:
@@ -93,6 +92,13 @@ class Transports:
             return self._http
 
 
+    def interrupt(self) -> None:
+        """End all reads from the network that are under way."""
+        with self._lock:
+            if self._http is not None:
+                self._http.interrupt()
+
+
 class Obtainer:
     """Finds blobs, and fetches those that are missing. One for a client; safe to use from many threads."""
 
@@ -102,6 +108,7 @@ class Obtainer:
         self._note = note
         self._layers: tuple[Layer, ...] | None = None
         self._transports: Transports | None = None
+        self._lock = threading.Lock()
         self._dead_mirrors: set[str] = set()
 
     # -- finding ------------------------------------------------------------------------------------------------
@@ -123,6 +130,8 @@ class Obtainer:
         layers = self.layers()
         digest, known_by = self._known_digest(wanted, layers, note)
         hit = find_blob(digest, layers, self.receipts, note=note) if digest is not None else None
+        if hit is None and known_by == "prefix":
+            return Located(None, "nothing", None)  # a damaged file's name says nothing of what the source has
         return Located(digest, known_by, hit)
 
     def _known_digest(
@@ -149,6 +158,8 @@ class Obtainer:
             NoSpace, StoreError: it cannot be stored.
             Cancelled: ``stop`` was set.
         """
+        from weightstore.store.flight import flight  # start-up: not for a hit
+
         located = self.locate(wanted, note=meter.note)
         if located.hit is not None:
             return obtained_from(located.hit)
@@ -201,6 +212,11 @@ class Obtainer:
             notes=notes if self.config.mirrors else (),
         )
 
+    def interrupt(self) -> None:
+        """End all downloads' waits for the network; whoever sets ``stop`` first has them stop."""
+        if self._transports is not None:
+            self._transports.interrupt()
+
     def writable(self) -> Layout:
         """Return the writable store, made where there is none yet."""
         return create_layout(self.config.home)
@@ -216,12 +232,19 @@ class Obtainer:
         stop: threading.Event,
     ) -> Obtained:
         failures: list[WeightStoreError] = []
+        no_space: NoSpace | None = None
         for candidate in candidates:
             mirror = candidate.source.url.partition("/blobs/sha256/")[0] if candidate.kind == "mirror" else ""
             if mirror in self._dead_mirrors:
                 continue
             try:
                 return self._fetch_from(candidate, wanted, located, layout, key, meter, stop)
+            except NoSpace as error:
+                # A mirror may have lied about the size. If it did not, the next source meets the same.
+                if not mirror or error.needed is None:
+                    raise
+                no_space = error
+                meter.note(f"mirror passed over: {error}")
             except (IntegrityError, TransferError) as error:
                 if candidate.kind == "origin":
                     failures.append(error)
@@ -229,6 +252,8 @@ class Obtainer:
                     meter.note(f"mirror passed over: {error}")
                 if mirror and isinstance(error, SourceUnavailable):
                     self._dead_mirrors.add(mirror)
+        if not failures and no_space is not None:
+            raise no_space
         if not failures:
             reason = f"none of the {len(candidates)} mirrors has it"
             raise TransferError(source=wanted.name, reason=reason)
@@ -244,12 +269,12 @@ class Obtainer:
         meter: Meter,
         stop: threading.Event,
     ) -> Obtained:
+        from weightstore.store.publish import PartLost, publish
         from weightstore.transfer.download import Limits, download
         from weightstore.transfer.retry import RetryPolicy
 
         config = self.config
-        if self._transports is None:
-            self._transports = Transports(config)
+        transports = self._the_transports()
         pin = Pin.of(located.digest) if located.digest is not None else wanted.pin
         limits = Limits(
             exact_size=wanted.exact_size,
@@ -264,9 +289,9 @@ class Obtainer:
                 pin,
                 layout=layout,
                 key=key,
-                transport=self._transports.transport_for(candidate.source),
+                transport=transports.transport_for(candidate.source),
                 limits=limits,
-                connections=self._transports.connections,
+                connections=transports.connections,
                 # A mirror that fails is passed over, not begged: what it gave is resumed from the next source.
                 retry=RetryPolicy(attempts=config.retries if candidate.kind == "origin" else 0),
                 stop=stop,
@@ -286,6 +311,12 @@ class Obtainer:
             raise
         self._record(wanted, candidate, done.digest, done.size, layout, meter)
         return Obtained(path, done.digest, done.size, candidate.kind, candidate.source.display, received=done.size)
+
+    def _the_transports(self) -> Transports:
+        with self._lock:  # two of them would be two caps on connections
+            if self._transports is None:
+                self._transports = Transports(self.config)
+            return self._transports
 
     def _record(
         self, wanted: Wanted, candidate: Candidate, digest: Digest, size: int, layout: Layout, meter: Meter

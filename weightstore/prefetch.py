@@ -243,6 +243,7 @@ def run_plan(
                 worker.join(0.2)
     except KeyboardInterrupt:
         stop.set()
+        obtainer.interrupt()
         deadline = time.monotonic() + _PATIENCE_S
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
@@ -260,12 +261,12 @@ def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threadin
     except Cancelled as error:
         return Result(item, "cancelled", error=error, elapsed_s=time.monotonic() - began)
     except WeightStoreError as error:
-        if isinstance(error, NoSpace):
-            stop.set()
+        if isinstance(error, NoSpace) and error.needed is None:
+            stop.set()  # the disk is full; with a size, it is one file that would not fit, or a server that lies
         return Result(item, "failed", error=error, elapsed_s=time.monotonic() - began)
     except Exception as error:  # noqa: BLE001 - a defect of ours in one item is reported as its failure, with its name
         failure = WeightStoreError(message=f"{item.wanted.name}: unexpected {type(error).__name__}: {error}")
         failure.__cause__ = error
         return Result(item, "failed", error=failure, elapsed_s=time.monotonic() - began)
-    status: Literal["present", "fetched"] = "fetched" if obtained.received else "present"
+    status: Literal["present", "fetched"] = "fetched" if obtained.via in {"mirror", "origin"} else "present"
     return Result(item, status, obtained, elapsed_s=time.monotonic() - began)

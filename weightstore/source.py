@@ -75,8 +75,8 @@ class Source:
     def of_path(cls, path: Path) -> Source:
         try:
             absolute = path.expanduser().absolute()
-        except RuntimeError:
-            raise InvalidSource(f"{path}: there is no such home directory") from None
+        except (RuntimeError, ValueError):  # nobody of this name; a NUL in the name
+            raise InvalidSource(f"{str(path)!r}: there is no such home directory") from None
         return cls("file://" + quote(os.fsencode(absolute), safe="/+,:@=~!$&'()*;"))
 
     @property

@@ -35,6 +35,8 @@ def _section(title: str, command: click.Command, context: click.Context) -> Iter
     yield f"## {title}"
     yield ""
     yield from _help(command.help or "")
+    if example := getattr(command, "example", ""):
+        yield from ["```console", *(f"$ {line}" for line in inspect.cleandoc(example).split("\n")), "```", ""]
     yield from ["```text", " ".join([title, *command.collect_usage_pieces(context)]), "```", ""]
     yield from _options(command, context)
 

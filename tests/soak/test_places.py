@@ -110,7 +110,7 @@ def test_a_member_cannot_replace_or_remove_anothers_blob(shared: Path) -> None:
 
     def attack() -> None:
         for attempt in (
-            lambda: blob.unlink(),
+            blob.unlink,
             lambda: blob.write_bytes(b"evil"),
             lambda: (root / "tmp" / "evil").write_bytes(b"evil") and os.replace(root / "tmp" / "evil", blob),
         ):

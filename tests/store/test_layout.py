@@ -151,7 +151,7 @@ def test_a_directory_of_the_store_may_not_be_a_link(tmp_path: Path, name: str) -
     root = tmp_path / "store"
     root.mkdir()
     (root / name).symlink_to(outside)
-    with pytest.raises(StoreError, match="in the way|not one of our stores"):
+    with pytest.raises(StoreError, match=r"in the way|not one of our stores"):
         create_layout(root)
 
 

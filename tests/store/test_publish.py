@@ -154,13 +154,13 @@ def test_a_directory_that_cannot_be_synced_is_only_sometimes_an_error(
 
 
 def test_many_writers_and_readers_never_see_a_wrong_byte(layout: Layout, receipts: Receipts, tmp_path: Path) -> None:
-    datas = [bytes([number]) * 50_000 for number in range(8)]
+    contents = [bytes([number]) * 50_000 for number in range(8)]
     problems: list[BaseException] = []
 
     def write(offset: int) -> None:
         try:
             for step in range(40):
-                data = datas[(step + offset) % len(datas)]
+                data = contents[(step + offset) % len(contents)]
                 publish(filled(layout, data), digest_of(data), size=len(data), receipts=receipts)
         except BaseException as error:
             problems.append(error)
@@ -169,7 +169,7 @@ def test_many_writers_and_readers_never_see_a_wrong_byte(layout: Layout, receipt
         mine = Receipts(tmp_path / "other")  # another user: no receipts, every byte is hashed
         try:
             for step in range(200):
-                digest = digest_of(datas[step % len(datas)])
+                digest = digest_of(contents[step % len(contents)])
                 opened = open_verified(layout.blob(digest), digest, mine, always_hash=True)
                 if opened is not None:
                     opened.close()
@@ -183,5 +183,5 @@ def test_many_writers_and_readers_never_see_a_wrong_byte(layout: Layout, receipt
     for thread in threads:
         thread.join()
     assert problems == []
-    assert set(list_blobs(layout)) == {digest_of(data) for data in datas}
+    assert set(list_blobs(layout)) == {digest_of(data) for data in contents}
     assert list_parts(layout) == []

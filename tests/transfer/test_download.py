@@ -65,7 +65,7 @@ def test_many_cuts_with_progress_use_up_no_retries(server: HostileServer, fetch:
 
 def test_cuts_without_progress_are_given_up(server: HostileServer, fetch: Fetch, data: bytes) -> None:
     url = server.serve("/x", data, does.truncate(1000))
-    with pytest.raises(SourceUnavailable, match="bytes early"):
+    with pytest.raises(SourceUnavailable, match="incomplete|early"):
         fetch(url, retries=3)
     assert len(server.requests) == 4
 
@@ -209,7 +209,7 @@ def test_another_total_in_the_content_range_starts_anew(server: HostileServer, f
     assert fetch(server.serve("/x", data, [lie, does.truncate(400_000, times=1)])) == data
 
 
-@pytest.mark.parametrize("at_most", [300_000, 5])
+@pytest.mark.parametrize("at_most", [100_000, 5])
 def test_a_part_shorter_than_asked_for_is_not_taken_for_the_whole(
     server: HostileServer, fetch: Fetch, data: bytes, at_most: int
 ) -> None:

@@ -98,8 +98,20 @@ def test_what_parses_as_a_pin_is_written_as_it_was_read(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "None", "sha256:", "sha256", "deadbeef", "md5:deadbeef", "sha256:" + "a" * 7, "sha256:" + "a" * 65]
-    + ["sha256:DEADBEEF", "sha256:deadbeeg", "sha256:deadbeef ", "sha256:deadbeef\n"],
+    [
+        "",
+        "None",
+        "sha256:",
+        "sha256",
+        "deadbeef",
+        "md5:deadbeef",
+        "sha256:" + "a" * 7,
+        "sha256:" + "a" * 65,
+        "sha256:DEADBEEF",
+        "sha256:deadbeeg",
+        "sha256:deadbeef ",
+        "sha256:deadbeef\n",
+    ],
 )
 def test_pin_in_other_forms_is_refused(text: str) -> None:
     with pytest.raises(InvalidDigest):

@@ -169,7 +169,7 @@ class Catalog:
         values = about["entries"][member]
         try:
             return self._entry(enum, about, member, self._mapping(values, member))
-        except (InvalidSource, InvalidDigest, TypeError, ValueError, KeyError) as error:
+        except (InvalidSource, InvalidDigest, TypeError, ValueError, OverflowError, KeyError) as error:
             raise self._error(f"{enum}.{member}: {error!s}") from None
 
     def entries(self) -> Iterator[Entry]:
@@ -182,9 +182,6 @@ class Catalog:
         source, pin = parse_source(_field(values, "source", str) or "")
         if "pin" in values:
             pin = Pin(_field(values, "pin", str) or "")
-        size = _field(values, "size", int)
-        if size is not None and not 0 <= size <= MAX_SIZE:
-            raise ValueError("'size' is not a number of bytes")
         min_size = _field(values, "min_size", list)
         if min_size and [type(one) for one in min_size] != [int, int]:
             raise ValueError("'min_size' is not a height and a width")
@@ -203,14 +200,14 @@ class Catalog:
             pin=pin,
             builder=about.get("builder") or "",
             task=about.get("task") or "",
-            size=size,
+            size=_count(values, "size"),
             size_is_exact=values.get("size_exact", False) is True,
             alternatives=tuple(Source.parse(_text(one)) for one in _field(values, "alternatives", list) or ()),
             licence=_field(values, "licence", str),
             licence_url=_field(values, "licence_url", str),
             recipe=_field(values, "recipe", str),
             metrics=_metrics(values),
-            num_params=_field(values, "num_params", int),
+            num_params=_count(values, "num_params"),
             gops=_number("gops", values.get("gops")),
             min_size=(min_size[0], min_size[1]) if min_size else None,
             categories=tuple(self._categories[categories]) if categories else (),
@@ -233,6 +230,13 @@ def _field(values: Mapping[str, Any], name: str, kind: type) -> Any:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _count(values: Mapping[str, Any], name: str) -> int | None:
+    value: int | None = _field(values, name, int)
+    if value is not None and not 0 <= value <= MAX_SIZE:
+        raise ValueError(f"{name!r} is out of range")
     return value
 
 

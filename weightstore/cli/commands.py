@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from weightstore.cli.options import shared_options
+from weightstore.cli.options import shared_options, write_example
 
 EXIT_CODES = (
     (0, "done"),
@@ -51,6 +51,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "demo": "See it all work on real weights.",
     },
 }
+_EXAMPLE = """
+weightstore prefetch resnet50 'ViT_*_Weights.*'
+weightstore path resnet50
+"""
 _DEFECT = (
     "This is a defect of weightstore. Please report it with the lines above, `weightstore --version` and "
     "`weightstore doctor`."
@@ -73,13 +77,15 @@ class Commands(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        width = max(len(name) for section in SECTIONS.values() for name in section)
         for title, section in SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl(list(section.items()), col_spacing=4)
+                formatter.write_dl([(f"{name:<{width}}", about) for name, about in section.items()])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        write_example(formatter, _EXAMPLE)
         with formatter.section("Exit codes"):
-            formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES], col_spacing=4)
+            formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem  # start-up
@@ -143,11 +149,6 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: object) -> Non
 )
 def cli() -> None:
     """Model weights for PyTorch: downloaded once, verified, shared.
-
-    \b
-    Example:
-      weightstore prefetch resnet50 'ViT_*_Weights.*'
-      weightstore path resnet50
 
     Needs no torch. Every command has its own --help with an example.
     """

@@ -28,10 +28,11 @@ _STYLES = {"fetched": "green", "present": "green", "failed": "bold red", "cancel
 
 
 class LiveProgress:
-    """Draws a prefetch. Finished files scroll away above the bars."""
+    """Draws a prefetch. Finished files scroll away above the bars, unless ``outcomes`` are told elsewhere."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, outcomes: bool = True) -> None:
         self._settings = settings
+        self._outcomes = outcomes
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(self, console=self._console, refresh_per_second=_REFRESHES_PER_S, transient=True)
         self._lock = threading.Lock()
@@ -88,7 +89,7 @@ class LiveProgress:
                     # The plan's size may be a rounded one: what has come is what counts.
                     self._total += size - (result.item.size or 0)
             self._tracks = [track for track in self._tracks if track.item is not result.item]
-        if result.item.is_present:
+        if result.item.is_present or not self._outcomes:
             return
         line = Text(outcome_line(result))
         line.stylize(_STYLES[result.status], 0, 9)
@@ -171,7 +172,7 @@ def single_bar(total: int, doing: str) -> Iterator[Callable[[int], None]]:
     lock = threading.Lock()
 
     class Bar:
-        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:  # noqa: ARG002
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
             rate = pace.rate
             left = max(0, total - pace.received) / rate if rate > 0 else None
             yield _bars([(doing, pace.received, total, rate, left)], width=options.max_width)

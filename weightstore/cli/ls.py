@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightstore.cli.options import shared_options
-from weightstore.cli.settings import Settings
+from weightstore.cli.options import command_with_example, shared_options
 
 if TYPE_CHECKING:
+    from weightstore.cli.settings import Settings
     from weightstore.client import Stored
 
 
-@click.command(short_help="List what is stored.")
+@command_with_example(
+    example="""
+weightstore ls
+weightstore ls --sort size --json
+""",
+)
 @click.option("--full", is_flag=True, help="Digests in full.")
 @click.option(
     "--sort",
@@ -29,11 +34,6 @@ def command(settings: Settings, *, full: bool, sort: str) -> None:
     """List the blobs of the store and of all layers.
 
     In a pipe the lines are tab-separated, with sizes in bytes and nothing shortened.
-
-    \b
-    Example:
-      weightstore ls
-      weightstore ls --sort size --json
     """
     client = settings.client()
     stored = _sorted(client.stored(), sort)

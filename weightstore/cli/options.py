@@ -33,13 +33,39 @@ _SHARED: dict[str, Callable[[_F], _F]] = {
     "offline": click.option(
         "--offline", is_flag=True, expose_value=False, callback=_remember, help="Open no network connection."
     ),
-    "json": click.option(
-        "--json", is_flag=True, expose_value=False, callback=_remember, help="Print one JSON object."
-    ),
+    "json": click.option("--json", is_flag=True, expose_value=False, callback=_remember, help="Print one JSON object."),
     "quiet": click.option(
-        "-q", "--quiet", is_flag=True, expose_value=False, callback=_remember, help="Tell nothing but results and errors."
+        "-q",
+        "--quiet",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember,
+        help="Tell nothing but results and errors.",
     ),
 }
+
+
+class _Command(click.Command):
+    """A command whose help ends with an example, shown as it stands."""
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        write_example(formatter, self.example)
+
+
+def write_example(formatter: click.HelpFormatter, example: str) -> None:
+    """Write a help page's section of commands to type, without wrapping them."""
+    with formatter.section("Example"):
+        for line in example.strip().splitlines():
+            formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def command_with_example(*, example: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a command."""
+    return click.command(cls=_Command, example=example)
 
 
 def shared_options(*names: str) -> Callable[[_F], _F]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from weightstore.cli.options import WeightsName, shared_options
-from weightstore.cli.settings import Settings
+from weightstore.cli.options import WeightsName, command_with_example, shared_options
+
+if TYPE_CHECKING:
+    from weightstore.cli.settings import Settings
 
 
-@click.command(short_help="Print the path of verified weights.")
+@command_with_example(
+    example="""
+weightstore path resnet50
+cp "$(weightstore path --fetch ResNet50_Weights.IMAGENET1K_V2)" model.pth
+""",
+)
 @click.argument("name", type=WeightsName())
 @click.option("--fetch", "may_fetch", is_flag=True, help="Fetch them first if no store has them.")
 @click.option("--sha256", metavar="HEX", help="The digest, or its first 8 or more digits.")
@@ -18,11 +27,6 @@ def command(settings: Settings, *, name: str, may_fetch: bool, sha256: str | Non
     """Print the path of weights that are in a store, verified. Downloads nothing unless told to.
 
     Exits with 4 when no store has them. The file is read-only and named by its digest.
-
-    \b
-    Example:
-      weightstore path resnet50
-      cp "$(weightstore path --fetch ResNet50_Weights.IMAGENET1K_V2)" model.pth
     """
     client = settings.client()
     if may_fetch and not client.is_present(name, sha256=sha256):

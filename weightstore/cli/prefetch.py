@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightstore.cli.options import Bytes, WeightsName, shared_options
-from weightstore.cli.settings import Settings
+from weightstore.cli.options import Bytes, WeightsName, command_with_example, shared_options
 
 if TYPE_CHECKING:
+    from weightstore.cli.settings import Settings
     from weightstore.client import Client
     from weightstore.prefetch import Item, Plan
 
 
-@click.command(short_help="Fetch weights by name, glob, URL or lockfile.")
+@command_with_example(
+    example="""
+weightstore prefetch resnet50 'ViT_*_Weights.*'
+weightstore prefetch --task detection --dry-run
+weightstore prefetch https://example.org/model.pth#sha256=0123abcd…
+weightstore prefetch --locked weights.lock --json
+""",
+)
 @click.argument("names", nargs=-1, type=WeightsName(), metavar="[NAME|GLOB|URL|PATH]...")
 @click.option(
     "--locked",
@@ -47,13 +54,6 @@ def command(
 
     NAMEs are weights names (ResNet50_Weights.IMAGENET1K_V2, resnet50), globs, URLs and paths. A download that was
     interrupted goes on where it stopped. The exit code is that of the worst failure.
-
-    \b
-    Example:
-      weightstore prefetch resnet50 'ViT_*_Weights.*'
-      weightstore prefetch --task detection --dry-run
-      weightstore prefetch https://example.org/model.pth#sha256=0123abcd…
-      weightstore prefetch --locked weights.lock --json
     """
     from weightstore.cli.fetching import as_json, exit_code, fetch
 

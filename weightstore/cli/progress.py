@@ -149,7 +149,7 @@ def progress_for(settings: Settings) -> Iterator[Progress]:
 
 @contextmanager
 def hashing_progress(settings: Settings, total: int, doing: str) -> Iterator[Callable[[int], None]]:
-    """Yield a function to be told of bytes that were hashed, from any thread, and show how far they are of ``total``."""
+    """Yield a function to be told of bytes hashed, from any thread, and show how far they are of ``total``."""
     if settings.is_live and total:
         from weightstore.cli.live import single_bar  # start-up: rich, and only a terminal needs it
 

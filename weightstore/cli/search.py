@@ -7,18 +7,24 @@ from typing import TYPE_CHECKING
 import click
 
 from weightstore.cli import units
-from weightstore.cli.options import shared_options
-from weightstore.cli.settings import Settings
+from weightstore.cli.options import command_with_example, shared_options
 
 if TYPE_CHECKING:
     from weightstore.catalog.entries import Entry
+    from weightstore.cli.settings import Settings
     from weightstore.cli.table import Cell
 
 # Columns that the table has anyway.
 _SHOWN = {"name", "enum", "builder", "task", "size", "params", "gflops", "namespace", "default", "quantized"}
 
 
-@click.command(short_help="Find weights by metric, size, task or licence.")
+@command_with_example(
+    example="""
+weightstore search 'acc@1>80 size<100MB task=classification'
+weightstore search task=detection --sort box_map --limit 3
+weightstore search licence=unknown mobilenet --sort size
+""",
+)
 @click.argument("query", nargs=-1)
 @click.option("--sort", metavar="FIELD", help="Best first by a field or metric; -FIELD turns it round.")
 @click.option("-n", "--limit", type=click.IntRange(1), metavar="N", help="The first N only.")
@@ -28,14 +34,8 @@ def command(settings: Settings, *, query: tuple[str, ...], sort: str | None, lim
     """Find weights in the catalogs. All conditions must hold; without any, everything is listed.
 
     A condition is a field, one of = != < <= > >= ~ and a value, without blanks. Fields are the metrics (acc@1,
-    box_map, miou, …), size, params, gflops, classes, name, builder, task, licence, dataset, backend, default, quantized.
-    A word by itself is looked for in the name.
-
-    \b
-    Example:
-      weightstore search 'acc@1>80 size<100MB task=classification'
-      weightstore search task=detection --sort box_map --limit 3
-      weightstore search licence=unknown mobilenet --sort size
+    box_map, miou, …), size, params, gflops, classes, name, builder, task, licence, dataset, backend, default and
+    quantized. A word by itself is looked for in the name.
     """
     from weightstore.catalog.query import parse_query, search
 

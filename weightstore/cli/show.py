@@ -7,30 +7,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weightstore.cli import units
-from weightstore.cli.options import WeightsName, shared_options
-from weightstore.cli.settings import Settings
+from weightstore.cli.options import WeightsName, command_with_example, shared_options
 
 if TYPE_CHECKING:
     from weightstore.catalog.entries import Entry
+    from weightstore.cli.settings import Settings
     from weightstore.client import Client
 
 _FEW = 8
 
 
-@click.command(short_help="Show everything known of weights.")
+@command_with_example(
+    example="""
+weightstore show resnet50
+weightstore show ResNet50_Weights.IMAGENET1K_V1 --categories all
+weightstore show 'vit_*' --json
+""",
+)
 @click.argument("names", nargs=-1, required=True, type=WeightsName(), metavar="NAME...")
 @click.option("--categories", type=click.Choice(["few", "all"]), default="few", help="How many categories to list.")
 @shared_options("home", "json")
 @click.pass_obj
 def command(settings: Settings, *, names: tuple[str, ...], categories: str) -> None:
-    """Show what the catalog knows of weights, and whether they are stored. Needs no torch.
-
-    \b
-    Example:
-      weightstore show resnet50
-      weightstore show ResNet50_Weights.IMAGENET1K_V1 --categories all
-      weightstore show 'vit_*' --json
-    """
+    """Show what the catalog knows of weights, and whether they are stored. Needs no torch."""
     client = settings.client()
     entries = client.entries(names)
     if settings.json:
@@ -48,7 +47,7 @@ def command(settings: Settings, *, names: tuple[str, ...], categories: str) -> N
 def _facts(entry: Entry, client: Client, *, all_categories: bool) -> list[tuple[str, str]]:
     legacy = entry.legacy.get("weights", {})
     related = entry.related
-    facts = [
+    return [
         ("catalog", entry.namespace),
         ("builder", entry.builder),
         ("default", f"yes: `{entry.builder}` alone means these weights" if entry.is_default else "no"),
@@ -74,14 +73,15 @@ def _facts(entry: Entry, client: Client, *, all_categories: bool) -> list[tuple[
         ("quantized", ", ".join(related.get("quantized", ()))),
         ("legacy", f"{legacy['parameter']}=True meant {legacy['default']}" if legacy.get("default") else ""),
     ]
-    return facts
 
 
 def size_of(entry: Entry) -> str:
     """Return an entry's size, and how well it is known."""
     if entry.size is None:
         return "not known"
-    return f"{units.size(entry.size)} ({entry.size:,} bytes)" if entry.size_is_exact else f"about {units.size(entry.size)}"
+    return (
+        f"{units.size(entry.size)} ({entry.size:,} bytes)" if entry.size_is_exact else f"about {units.size(entry.size)}"
+    )
 
 
 def transforms_of(entry: Entry) -> str:

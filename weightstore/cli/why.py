@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightstore.cli.options import WeightsName, shared_options
-from weightstore.cli.settings import Settings
+from weightstore.cli.options import WeightsName, command_with_example, shared_options
 
 if TYPE_CHECKING:
+    from weightstore.cli.settings import Settings
     from weightstore.client import Explanation
 
 _KNOWN_BY = {
@@ -20,18 +20,17 @@ _KNOWN_BY = {
 }
 
 
-@click.command(short_help="Explain where a name leads.")
+@command_with_example(
+    example="""
+weightstore why resnet50
+""",
+)
 @click.argument("name", type=WeightsName())
 @click.option("--sha256", metavar="HEX", help="The digest, or its first 8 or more digits.")
 @shared_options("home", "offline", "json")
 @click.pass_obj
 def command(settings: Settings, *, name: str, sha256: str | None) -> None:
-    """Explain where a name leads: every place that is asked, in order, and what it answers. Opens no connection.
-
-    \b
-    Example:
-      weightstore why resnet50
-    """
+    """Explain where a name leads: every place that is asked, in order, and what it answers. Opens no connection."""
     explanation = settings.client().why(name, sha256=sha256)
     if settings.json:
         settings.print_json(_as_json(explanation))

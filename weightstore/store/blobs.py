@@ -63,7 +63,7 @@ class Hasher(Protocol):
 
 
 def hash_descriptor(fd: int, *, on_bytes: Callable[[int], None] | None = None) -> tuple[Hasher, int]:
-    """Return a SHA-256 that has seen an open file from its start, and the number of bytes. The position is left alone."""
+    """Return a SHA-256 that has seen an open file from its start, and its length. The position is left alone."""
     hasher: Hasher = hashlib.sha256()
     buffer = bytearray(BLOCK)
     view = memoryview(buffer)

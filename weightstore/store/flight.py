@@ -52,21 +52,18 @@ def flight(
         Cancelled: ``stop`` was set while waiting.
     """
     with contextlib.ExitStack() as held:
-        yield _wait_for_turn(held, layout, key, arrived, locks, stall_s, stop, on_wait)
+        lock = _Lock(layout, key) if locks else None
+        yield _wait_for_turn(held, lock, _Watch(layout, key, stall_s), arrived, stop, on_wait)
 
 
 def _wait_for_turn(
     held: contextlib.ExitStack,
-    layout: Layout,
-    key: str,
+    lock: _Lock | None,
+    watch: _Watch,
     arrived: Callable[[], _T | None],
-    locks: bool,
-    stall_s: float,
     stop: Stop,
     on_wait: Callable[[str], None],
 ) -> _T | None:
-    lock = _Lock(layout, key) if locks else None
-    watch = _Watch(layout, key, stall_s)
     poll = _FIRST_POLL_S
     told = ""
     while True:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -163,7 +162,7 @@ def write_record(path: Path, data: bytes, *, mode: int, scratch: Path | None = N
 
     ``scratch`` is a directory of the same file system for the new bytes; by default the file's own.
     """
-    temporary = (scratch or path.parent) / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new"
+    temporary = (scratch or path.parent) / f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -267,7 +266,7 @@ def _write_once(path: Path, data: bytes) -> None:
     """Write a small file unless it is there; of several writers the first wins."""
     if path.exists():
         return
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
     write_record(scratch, data, mode=0o444)
     try:
         os.link(scratch, path)

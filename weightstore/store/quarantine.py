@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ def put_aside(layout: Layout, path: Path, damage: BlobDamaged, *, judged: os.sta
     Raises:
         CannotReplace: the file belongs to somebody else, or the store is read-only.
     """
-    target = layout.quarantine / f"{path.name}.{secrets.token_hex(4)}"
+    target = layout.quarantine / f"{path.name}.{os.urandom(4).hex()}"
     try:
         if judged is not None and not _is_same(os.lstat(path), judged):
             return None

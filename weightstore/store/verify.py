@@ -12,7 +12,7 @@ from weightstore.store.blobs import list_blobs, open_verified
 from weightstore.store.quarantine import put_aside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from weightstore.digest import Digest
     from weightstore.store.layout import Layout
@@ -35,15 +35,16 @@ def verify_store(
     layout: Layout,
     receipts: Receipts,
     *,
+    only: Collection[Digest] | None = None,
     quarantine: bool = True,
     workers: int | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> list[Checked]:
-    """Hash every blob again, whatever its receipt says; return the verdicts in order of digest.
+    """Hash every blob, or ``only`` some, again, whatever receipts say; return the verdicts in order of digest.
 
     Damaged blobs are moved to quarantine if ``quarantine``. hashlib releases the GIL, so threads use all cores.
     """
-    blobs = sorted(list_blobs(layout).items())
+    blobs = sorted(item for item in list_blobs(layout).items() if only is None or item[0] in only)
 
     def check(item: tuple[Digest, os.stat_result]) -> Checked:
         digest, found = item

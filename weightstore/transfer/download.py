@@ -24,6 +24,7 @@ from weightstore.errors import (
 from weightstore.records import Journal, Validator
 from weightstore.store.owner import this_process
 from weightstore.store.parts import Part, take_over
+from weightstore.transfer.pace import Pace
 from weightstore.transfer.pipeline import READ_SIZE, Checkpoint, HashingWriter
 from weightstore.transfer.progress import Meter, Silent
 from weightstore.transfer.ranged import (
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
 
 # An attempt that brought less is one without progress, so that a source that drips cannot keep us forever.
 _PROGRESS_BYTES = 256 << 10
-_SLOWEST_BYTES_PER_S = 1024
 # So often may a file start anew because the server served another version of it.
 _RESTARTS = 3
 
@@ -85,6 +85,10 @@ class _State:
         self.part.truncate(0)
         self.offset, self.hasher = 0, hashlib.sha256()
         self.total, self.validator, self.is_resumed = None, Validator(), False
+
+    @property
+    def is_complete(self) -> bool:
+        return self.total is not None and self.offset == self.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,8 @@ class _Download:
     def run(self) -> Downloaded:
         state = self._resumed() or _State(Part.create(self.layout, self.key))
         try:
+            if state.is_resumed:  # taking over took the journal away: another SIGKILL now must not cost it all
+                self._checkpoint(state)(state.offset, Digest(state.hasher.hexdigest()))
             return self._complete(state)
         except (SourceUnavailable, Cancelled, KeyboardInterrupt, SystemExit):
             self._leave(state)
@@ -170,7 +176,9 @@ class _Download:
                 self._compare(state, digest)
             except (FileChanged, RangeNotSatisfiable) as error:
                 restarts += 1
-                if restarts > _RESTARTS or state.offset == 0:
+                if state.offset == 0:
+                    raise
+                if restarts > _RESTARTS:
                     raise SourceUnavailable(source=error.source, reason=error.reason) from None
                 self.meter.note(f"{error.reason}: starting anew")
                 state.start_anew()
@@ -184,6 +192,8 @@ class _Download:
                 state.start_anew()
                 state.may_range = False
             except SourceUnavailable as error:
+                if self.stop.is_set():
+                    raise Cancelled from None
                 attempt = 1 if state.offset >= best + _PROGRESS_BYTES else attempt + 1
                 best = max(best, state.offset)
                 if attempt > self.retry.attempts:
@@ -257,16 +267,24 @@ class _Download:
 
     def _attempt(self, state: _State) -> Digest:
         """Receive what is still missing; return the digest of the whole. Leaves ``state`` right, also after errors."""
-        if state.total is not None and state.offset == state.total:
-            return Digest(state.hasher.hexdigest())
         with self.connections.one():
-            body = self.transport.open(self.source, start=state.offset, validator=state.validator)
-            try:
-                self._accept(body.answer, state)
-                self.meter.start(self.source.display, offset=state.offset, total=state.total)
-                return self._receive(body, state)
-            finally:
-                body.close()
+            while not state.is_complete:
+                if self.stop.is_set():
+                    raise Cancelled
+                began = state.offset
+                body = self.transport.open(self.source, start=state.offset, validator=state.validator)
+                try:
+                    self._accept(body.answer, state)
+                    self.meter.start(self.source.display, offset=state.offset, total=state.total)
+                    digest = self._receive(body, state)
+                finally:
+                    body.close()
+                if state.total is None:
+                    return digest
+                # A server may answer a range with less of it (RFC 9110, 15.3.7): ask for the rest.
+                if not state.is_complete and state.offset < began + _PROGRESS_BYTES:
+                    raise SourceUnavailable(source=self.source.display, reason="sends less than was asked for")
+        return Digest(state.hasher.hexdigest())
 
     def _accept(self, answer: Answer, state: _State) -> None:
         """Check an answer against what is known, before its first byte is used."""
@@ -280,8 +298,11 @@ class _Download:
             raise FileChanged(source=source, reason="the file changed since the download began")
         if answer.start != state.offset:
             state.start_anew()
-        state.total, state.validator = answer.total, answer.validator
-        if not answer.self_delimiting and not self.pin.is_pinned and self.limits.exact_size is None:
+        # A partial answer may leave out what the first one said.
+        state.total = state.total if answer.total is None else answer.total
+        state.validator = answer.validator or state.validator
+        is_delimited = answer.self_delimiting or (answer.start > 0 and state.total is not None)
+        if not is_delimited and not self.pin.is_pinned and self.limits.exact_size is None:
             raise RefusedResponse(
                 source=source,
                 reason="does not say how long the file is, so a cut could not be told from its end. "
@@ -327,18 +348,16 @@ class _Download:
     def _stream(self, body: Body, state: _State, writer: HashingWriter) -> float | None:
         """Write what comes until the end, and return None; or, where more connections are worth a try, the rate."""
         may_range = state.may_range and self._may_range(body.answer, state)
-        began = window_began = time.monotonic()
-        window = writer.offset
+        began = time.monotonic()
+        pace = Pace(self.source, self.limits.slow_s)
         while data := body.read(READ_SIZE):
             writer.write(data)
             self.meter.advance(len(data))
             if self.stop.is_set():
                 raise Cancelled
             self._check_growth(writer.offset, state)
+            pace.passed(len(data))
             now = time.monotonic()
-            if now - window_began >= self.limits.slow_s:
-                self._check_pace(writer.offset - window, now - window_began)
-                window, window_began = writer.offset, now
             if may_range and now - began >= SETTLE_S:
                 rate = (writer.offset - state.offset) / (now - began)
                 left = (state.total or 0) - writer.offset
@@ -354,12 +373,6 @@ class _Download:
                 raise SizeMismatch(source=self.source.display, expected=self.limits.exact_size, actual=size)
             if self.limits.max_size is not None and size > self.limits.max_size:
                 self._check_size(size)
-
-    def _check_pace(self, received: int, elapsed_s: float) -> None:
-        if received < _SLOWEST_BYTES_PER_S * elapsed_s:
-            raise SourceUnavailable(
-                source=self.source.display, reason=f"only {received} bytes came in {elapsed_s:.0f} seconds"
-            )
 
     def _may_range(self, answer: Answer, state: _State) -> bool:
         return (
@@ -384,10 +397,14 @@ class _Download:
             limit=self.limits.connections_per_file,
             meter=self.meter,
             stop=self.stop,
+            slow_s=self.limits.slow_s,
             checkpoint=self._checkpoint(state) if self._is_resumable(state) else None,
         )
         try:
             return ranged.run(body, rate=rate)
+        except RefusedResponse as error:  # it announced ranges and has none: the whole may be had over one connection
+            state.may_range = False
+            raise SourceUnavailable(source=error.source, reason=error.reason) from None
         finally:
             state.offset, state.hasher = ranged.hashed, ranged.hasher
             if state.offset < state.total:

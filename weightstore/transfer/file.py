@@ -32,6 +32,8 @@ class FileBody:
             data = os.read(self._fd, min(size, self._left))
         except OSError as error:
             raise SourceUnavailable(source=self._source.display, reason=error.strerror or str(error)) from None
+        if not data and self._left:
+            raise SourceUnavailable(source=self._source.display, reason="became shorter while it was read")
         self._left -= len(data)
         return data
 
@@ -43,6 +45,9 @@ class FileBody:
 
 class FileTransport:
     """Opens local files. The version of a file is its inode, size and modification time."""
+
+    def interrupt(self) -> None:
+        """Reads of files end by themselves."""
 
     def open(
         self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None

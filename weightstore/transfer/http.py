@@ -12,6 +12,7 @@ Rules, each against something that was seen in the wild:
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
 import http.client
 import os
@@ -37,6 +38,7 @@ from weightstore.errors import (
 from weightstore.records import MAX_SIZE, Validator
 from weightstore.source import Source
 from weightstore.transfer.transport import Answer, RangeNotSatisfiable
+from weightstore.transfer.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,17 +50,31 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _LONGEST_VALIDATOR = 1024
+_SMALLEST_BLOCK = 16 << 10
+_LARGEST_BLOCK = 1 << 20
+# A block that came within the first time may double, one that took longer than the second shrinks. What a cut in the
+# middle of a block costs is what came in so long; a connection slower than about 1 MB/s is read receive by receive.
+_QUICK_S = 0.005
+_SLOW_S = 0.05
 
 
 class HttpBody:
-    """An open response. Reading it translates everything that can break on the way."""
+    """An open response. Reading it translates everything that can break on the way.
 
-    def __init__(self, source: Source, response: requests.Response, answer: Answer) -> None:
+    Reads ask for blocks whose size follows the pace: a fast connection fills a large block in one call (over TLS, where
+    every receive brings at most 16 KiB, that is four times as fast), a slow one hands over what has come.
+    """
+
+    def __init__(self, source: Source, response: requests.Response, answer: Answer, watch: Watch) -> None:
+        self.blocked_since: float | None = None
         self._source = source
         self._response = response
         self._raw: urllib3.HTTPResponse = response.raw
         self._answer = answer
         self._left = None if answer.end is None else answer.end - answer.start
+        self._block = _SMALLEST_BLOCK
+        self._watch = watch
+        watch.add(self)
 
     @property
     def answer(self) -> Answer:
@@ -67,14 +83,19 @@ class HttpBody:
     def read(self, size: int) -> bytes:
         if self._left == 0:
             return b""
-        wanted = size if self._left is None else min(size, self._left)
+        wanted = min(size, self._block) if self._left is None else min(size, self._block, self._left)
+        began = self.blocked_since = time.monotonic()
         try:
-            # read1: one receive, what has arrived. read() and readinto() wait for a full buffer, which hides a slow
-            # drip from the progress bar, the stall check and Ctrl-C alike.
-            data = self._raw.read1(wanted, decode_content=False)
+            if self._block > _SMALLEST_BLOCK:
+                data = self._raw.read(wanted, decode_content=False)
+            else:
+                data = self._raw.read1(wanted, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
             # ValueError and AttributeError: closed by another thread that wants us to stop.
             raise SourceUnavailable(source=self._source.display, reason=_reason(error)) from None
+        finally:
+            self.blocked_since = None
+        self._adapt(time.monotonic() - began, is_full=len(data) == self._block)
         if self._left is not None:
             if not data:
                 raise SourceUnavailable(
@@ -83,7 +104,19 @@ class HttpBody:
             self._left -= len(data)
         return data
 
+    def _adapt(self, elapsed_s: float, *, is_full: bool) -> None:
+        if is_full and elapsed_s < _QUICK_S:
+            self._block = min(self._block * 2, _LARGEST_BLOCK)
+        elif elapsed_s > _SLOW_S:
+            self._block = max(self._block // 4, _SMALLEST_BLOCK)
+
+    def interrupt(self) -> None:
+        """End a read that is under way in another thread."""
+        with contextlib.suppress(OSError, ValueError):
+            self._raw.shutdown()
+
     def close(self) -> None:
+        self._watch.discard(self)
         if self._left == 0:
             # Let urllib3 see the end, so that the connection goes back to the pool.
             try:
@@ -109,6 +142,7 @@ class HttpTransport:
         ca_bundle: str | None = None,
         trust_env: bool = True,
     ) -> None:
+        self._watch = Watch(2 * read_timeout_s)
         self._ca_bundle = ca_bundle
         self._timeout = (connect_timeout_s, read_timeout_s)
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
@@ -135,7 +169,10 @@ class HttpTransport:
         except BaseException:
             response.close()
             raise
-        return HttpBody(source, response, answer)
+        return HttpBody(source, response, answer, self._watch)
+
+    def interrupt(self) -> None:
+        self._watch.interrupt_all()
 
     def close(self) -> None:
         self._session.close()
@@ -197,10 +234,8 @@ class HttpTransport:
     def _environ_settings(self, url: str) -> dict[str, Any]:
         if not self._trust_env:
             return {"verify": self._ca_bundle or True}
-        settings = dict(self._session.merge_environment_settings(url, {}, True, None, None))
-        if self._ca_bundle is not None and settings.get("verify") is True:
-            settings["verify"] = self._ca_bundle
-        return settings
+        # REQUESTS_CA_BUNDLE and its like are read by the configuration, which names what counts.
+        return dict(self._session.merge_environment_settings(url, {}, True, self._ca_bundle, None))
 
     def _credentials(self, url: str) -> tuple[str, str] | None:
         parts = urlsplit(url)
@@ -253,12 +288,14 @@ def _answer(source: Source, response: requests.Response, *, start: int, end: int
     length = None if chunked else _length(source, headers.get("Content-Length"))
     validator = _validator(headers)
     if response.status_code == 206:
+        if not ranged:
+            raise RefusedResponse(source=source.display, reason="sent a range that was not asked for")
         first, last, total = _content_range(source, headers.get("Content-Range", ""))
-        if not ranged or first != start or (end is not None and last > end):
-            raise RefusedResponse(source=source.display, reason="sent another range than was asked for")
+        if first != start or (end is not None and last > end):
+            raise RangeNotSatisfiable(source=source.display, reason="sent another range than was asked for")
         if length is not None and length != last - first:
-            raise RefusedResponse(source=source.display, reason="contradicts itself about the length of a range")
-        return Answer(first, last, total, validator, accepts_ranges=True, self_delimiting=True)
+            raise RangeNotSatisfiable(source=source.display, reason="contradicts itself about the length of a range")
+        return Answer(first, last, total, validator, accepts_ranges=True, self_delimiting=total is not None)
     accepts = "bytes" in headers.get("Accept-Ranges", "").lower() and not chunked
     return Answer(0, length, length, validator, accepts, self_delimiting=chunked or length is not None)
 
@@ -295,10 +332,10 @@ def _length(source: Source, text: str | None) -> int | None:
 def _content_range(source: Source, text: str) -> tuple[int, int, int | None]:
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None or len(text) > 80:
-        raise RefusedResponse(source=source.display, reason=f"answered a range without saying which: {text[:40]!r}")
+        raise RangeNotSatisfiable(source=source.display, reason=f"answered a range without saying which: {text[:40]!r}")
     first, last, total = int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
     if first >= last or (total is not None and last > total):
-        raise RefusedResponse(source=source.display, reason=f"answered an impossible range: {text[:60]!r}")
+        raise RangeNotSatisfiable(source=source.display, reason=f"answered an impossible range: {text[:60]!r}")
     return first, last, total
 
 

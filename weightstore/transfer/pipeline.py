@@ -112,9 +112,10 @@ class HashingWriter:
         return Digest(self._hasher.hexdigest())
 
     def suspend(self) -> tuple[int, Digest, Hasher]:
-        """Stop, and return how far the file is written and hashed, its digest up to there and the hasher."""
+        """Stop, and return how far the file is hashed (and written at least), its digest up to there and the hasher."""
         digest = self.finish()
-        return self.offset, digest, self._hasher
+        # Not self.offset: Ctrl-C may fall between writing and hashing.
+        return self._hashed, digest, self._hasher
 
     def _join(self) -> None:
         if self._thread is not None and self._thread.is_alive():

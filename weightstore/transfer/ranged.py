@@ -22,6 +22,7 @@ from weightstore.errors import (
 )
 from weightstore.store.layout import translated
 from weightstore.transfer.extents import Chunk, Extents
+from weightstore.transfer.pace import Pace
 from weightstore.transfer.pipeline import READ_SIZE, Cadence, Checkpoint, start_write_back
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class RangedDownload:
         limit: int,
         meter: Meter,
         stop: threading.Event,
+        slow_s: float,
         checkpoint: Checkpoint | None,
     ) -> None:
         self._source = source
@@ -78,6 +80,7 @@ class RangedDownload:
         self._limit = limit
         self._meter = meter
         self._stop = stop
+        self._slow_s = slow_s
         self._cadence = Cadence(checkpoint, offset)
         self._extents = Extents(offset, total)
         self._lock = threading.Lock()
@@ -196,21 +199,22 @@ class RangedDownload:
 
     def _stream(self, body: Body, chunk: Chunk) -> None:
         """Receive a chunk from a body that is open at its position, and what follows while nobody else took it."""
+        pace = Pace(self._source, self._slow_s)
         try:
-            self._receive(body, chunk)
+            self._receive(body, chunk, pace)
             while body.answer.end is not None and body.answer.end > chunk.end:
                 following = self._extents.claim_at(chunk.end, workers=self._limit)
                 if following is None:
                     break
                 chunk = following
-                self._receive(body, chunk)
+                self._receive(body, chunk, pace)
         except BaseException:
             self._extents.give_back(chunk)
             raise
         finally:
             body.close()
 
-    def _receive(self, body: Body, chunk: Chunk) -> None:
+    def _receive(self, body: Body, chunk: Chunk, pace: Pace) -> None:
         while chunk.left and not self._extents.is_stopped:
             if self._stop.is_set():
                 self._extents.stop()
@@ -224,6 +228,7 @@ class RangedDownload:
                     written += os.pwrite(self._fd, memoryview(data)[written:], chunk.position + written)
             self._extents.advance(chunk, len(data))
             self._meter.advance(len(data))
+            pace.passed(len(data))
 
     # -- hashing ------------------------------------------------------------------------------------------------
 

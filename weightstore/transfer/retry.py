@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from weightstore.errors import RefusedResponse, SourceUnavailable
+from weightstore.errors import SourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,14 +30,15 @@ class RetryPolicy:
         """Return how long to wait before attempt number ``attempt`` (1 is the first repetition).
 
         Raises:
-            RefusedResponse: the server asks for more patience than we have.
+            SourceUnavailable: the server asks for more patience than we have.
         """
         if error.retry_after_s is not None:
             if error.retry_after_s > _LONGEST_WAIT_S:
-                raise RefusedResponse(
+                raise SourceUnavailable(
                     source=error.source,
                     reason=f"{error.reason}; it asks to come back in {error.retry_after_s:.0f} seconds",
+                    retry_after_s=error.retry_after_s,
                 )
             return error.retry_after_s
         # Full jitter (Brooker, AWS Architecture Blog, 2015): a herd of clients that failed together spreads out.
-        return self.random() * min(self.cap_s, self.base_s * 2.0 ** (attempt - 1))
+        return self.random() * min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 64))

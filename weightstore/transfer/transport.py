@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class RangeNotSatisfiable(RefusedResponse):
-    """The file is not as long as the range that was asked for: it changed."""
+    """The range that was asked for is not to be had: the file became shorter, or the source's ranges are broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,8 @@ class Transport(Protocol):
             SourceNotFound, AccessDenied, RefusedResponse: asking again is no use.
             SourceUnavailable: it may pass.
         """
+        ...
+
+    def interrupt(self) -> None:
+        """End all reads that are under way in other threads: they raise SourceUnavailable."""
         ...

@@ -1,0 +1,83 @@
+"""``weightstore doctor``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from weightstore.cli.options import command_with_example, shared_options
+from weightstore.errors import StoreError
+
+if TYPE_CHECKING:
+    from weightstore.cli.diagnosis import Finding
+    from weightstore.cli.settings import Settings
+
+_COLOURS = {"ok": "green", "note": "cyan", "warn": "yellow", "bad": "red"}
+
+
+@command_with_example(
+    example="""
+weightstore doctor
+WEIGHTSTORE_HOME=/project/weights weightstore doctor --json
+""",
+)
+@shared_options("home", "offline", "json")
+@click.pass_obj
+def command(settings: Settings) -> None:
+    """Check everything that storing and fetching weights depends on, and say what each finding means.
+
+    Exits with 8 when the store cannot be used, with 0 otherwise, whatever else was found.
+    """
+    import os
+
+    from weightstore.cli.diagnosis import diagnose
+
+    findings = []
+    area = ""
+    for finding in diagnose(settings.config(), environ=os.environ):
+        findings.append(finding)
+        if not settings.json:
+            if finding.area != area:
+                click.echo(("\n" if area else "") + click.style(finding.area, bold=True, dim=False))
+                area = finding.area
+            _print(finding)
+    usable = not any(finding.level == "bad" and finding.area == "store" for finding in findings)
+    if settings.json:
+        settings.print_json(
+            {
+                "usable": usable,
+                "findings": [
+                    {
+                        "area": finding.area,
+                        "level": finding.level,
+                        "what": finding.what,
+                        "found": finding.found,
+                        "meaning": finding.meaning,
+                    }
+                    for finding in findings
+                ],
+            }
+        )
+    else:
+        worst = sum(finding.level in {"warn", "bad"} for finding in findings)
+        verdict = "The store can be used" if usable else "The store cannot be used"
+        click.echo(f"\n{verdict}; {worst or 'nothing'} to look at.")
+    click.get_current_context().exit(0 if usable else StoreError.exit_code)
+
+
+def _print(finding: Finding) -> None:
+    import shutil
+    import textwrap
+
+    level = _styled(f"{finding.level:<5}", _COLOURS[finding.level])
+    click.echo(f"  {level}{finding.what:<16} {finding.found}")
+    if finding.meaning:
+        width = max(30, min(100, shutil.get_terminal_size().columns) - 1)
+        click.echo(textwrap.fill(finding.meaning, width, initial_indent=" " * 7, subsequent_indent=" " * 7))
+
+
+def _styled(text: str, colour: str) -> str:
+    import os
+
+    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)

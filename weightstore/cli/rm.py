@@ -1,0 +1,165 @@
+"""``weightstore rm``."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from weightstore.cli import units
+from weightstore.cli.options import WeightsName, command_with_example, shared_options
+from weightstore.errors import InvalidInput, NotPresent, StoreError
+
+if TYPE_CHECKING:
+    from weightstore.cli.settings import Settings
+    from weightstore.client import Client
+    from weightstore.digest import Digest
+    from weightstore.source import Source
+    from weightstore.store.gc import File
+    from weightstore.store.layout import Layout
+
+_DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """One thing to remove: its blob where there is one, and the sources that are recorded for it."""
+
+    title: str
+    digest: Digest | None
+    file: File | None
+    sources: tuple[Source, ...]
+
+
+@command_with_example(
+    example="""
+weightstore rm resnet50
+weightstore rm 0676ba61
+weightstore rm --forget https://example.org/model.pth
+""",
+)
+@click.argument("names", nargs=-1, required=True, type=WeightsName(), metavar="NAME|DIGEST|URL...")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--forget", is_flag=True, help="Forget as well which digest the sources had.")
+@shared_options("home", "json", "quiet")
+@click.pass_obj
+def command(settings: Settings, *, names: tuple[str, ...], yes: bool, forget: bool) -> None:
+    """Remove blobs from the writable store; read-only layers are left alone.
+
+    What is remembered of a source, its digest, stays, so that a changed file is noticed when it is fetched again.
+    --forget removes that too, also where no blob is left.
+    """
+    client = settings.client(offline=True)
+    layout = client.obtainer.layers()[-1].layout
+    if layout is None:
+        raise StoreError(place=str(client.config.home), reason="there is no store, so there is nothing to remove")
+    targets = [_target(name, client, layout, forget=forget) for name in names]
+    for target in targets:
+        settings.say(_announcement(target, forget=forget))
+    if not yes and sys.stdin.isatty() and not click.confirm("Remove?", err=True):
+        raise click.Abort
+    removed = [_remove(target, client, layout, forget=forget) for target in targets]
+    if settings.json:
+        settings.print_json({"removed": removed})
+
+
+def _target(name: str, client: Client, layout: Layout, *, forget: bool) -> _Target:
+    from weightstore.store.gc import refs_by_digest
+
+    digest, source = _meaning(name, client, layout)
+    file = _file(layout, digest) if digest is not None else None
+    refs = refs_by_digest(layout).get(digest, []) if digest is not None else []
+    sources = tuple(dict.fromkeys([ref.source for ref in refs] + ([source] if source and forget else [])))
+    if file is None and not (forget and _is_recorded(layout, sources)):
+        elsewhere = [layer for layer in client.obtainer.layers() if digest and _is_in(layer.layout, digest)]
+        if elsewhere:
+            raise StoreError(place=str(elsewhere[0].root), reason=f"has {name}, and is a read-only layer: not removed")
+        raise NotPresent(
+            name=name,
+            digest=str(digest) if digest else "digest unknown",
+            searched=[str(layout.root)],
+            offline=True,
+            remedy="weightstore ls   # to see what is stored",
+        )
+    return _Target(name, digest, file, sources)
+
+
+def _meaning(name: str, client: Client, layout: Layout) -> tuple[Digest | None, Source | None]:
+    """Return the digest that a name, URL or the beginning of a digest leads to, and its source."""
+    from weightstore.store.blobs import digests_beginning
+
+    if match := _DIGEST.fullmatch(name):
+        found = digests_beginning(layout, match[1])
+        if len(found) > 1:
+            raise InvalidInput(f"{name} is the beginning of {len(found)} digests; give more of it")
+        if found or len(match[1]) == 64:
+            from weightstore.digest import Digest
+
+            return (found[0] if found else Digest(match[1])), None
+    explanation = client.why(name)
+    return explanation.digest, explanation.wanted.source
+
+
+def _file(layout: Layout, digest: Digest) -> File | None:
+    """Return the blob as :func:`weightstore.store.gc.remove` wants it: the file that is judged now."""
+    from weightstore.store.gc import File
+
+    path = layout.blob(digest)
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISLNK(found.st_mode):
+        raise StoreError(place=str(path), reason="is not a file")
+    return File(
+        "blob",
+        path,
+        found.st_size,
+        used_at=found.st_atime,
+        written_at=max(found.st_mtime, found.st_ctime),
+        device=found.st_dev,
+        inode=found.st_ino,
+        digest=digest,
+    )
+
+
+def _is_in(layout: Layout | None, digest: Digest) -> bool:
+    return layout is not None and layout.blob(digest).exists()
+
+
+def _is_recorded(layout: Layout, sources: tuple[Source, ...]) -> bool:
+    return any(os.path.lexists(layout.ref(source)) for source in sources)
+
+
+def _announcement(target: _Target, *, forget: bool) -> str:
+    what = f"{units.size(target.file.size)} {target.digest}" if target.file else "no blob"
+    lines = [f"{target.title}: {what}"]
+    if forget:
+        lines += [f"  to be forgotten: {source}" for source in target.sources]
+    elif len(target.sources) > 1:
+        lines += [f"  also fetched as {source}" for source in target.sources]
+    return "\n".join(lines)
+
+
+def _remove(target: _Target, client: Client, layout: Layout, *, forget: bool) -> dict[str, object]:
+    from weightstore.store.gc import Removal, remove
+    from weightstore.store.refs import forget_ref
+
+    if target.file is not None:
+        (outcome,) = remove(layout, [Removal(target.file, "asked for")])
+        if outcome.problem:
+            raise StoreError(place=str(target.file.path), reason=f"not removed: {outcome.problem}")
+        if target.digest is not None:
+            client.receipts.forget(target.digest)
+    forgotten = [source for source in target.sources if forget and forget_ref(layout, source)]
+    return {
+        "name": target.title,
+        "digest": str(target.digest) if target.digest else None,
+        "size_bytes": target.file.size if target.file else 0,
+        "forgotten": [source.display for source in forgotten],
+    }

@@ -1,0 +1,40 @@
+"""How slow is too slow: a source that drips a byte now and then never times out, and would keep us for ever."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from weightstore.errors import SourceUnavailable
+
+if TYPE_CHECKING:
+    from weightstore.source import Source
+
+_SLOWEST_BYTES_PER_S = 1024
+
+
+class Pace:
+    """Watches one connection, in windows of ``slow_s`` seconds."""
+
+    def __init__(self, source: Source, slow_s: float) -> None:
+        self._source = source
+        self._slow_s = slow_s
+        self._began = time.monotonic()
+        self._received = 0
+
+    def passed(self, size: int) -> None:
+        """Tell that so many bytes have come.
+
+        Raises:
+            SourceUnavailable: too few came in the last window.
+        """
+        self._received += size
+        elapsed_s = time.monotonic() - self._began
+        if elapsed_s < self._slow_s:
+            return
+        if self._received < _SLOWEST_BYTES_PER_S * elapsed_s:
+            raise SourceUnavailable(
+                source=self._source.display, reason=f"only {self._received} bytes came in {elapsed_s:.0f} seconds"
+            )
+        self._began += elapsed_s
+        self._received = 0
