@@ -38,10 +38,13 @@ napoleon_numpy_docstring = False
 add_module_names = False
 toc_object_entries = False
 
+smartquotes = False  # options begin with two hyphens
+
 # Prompts are shown and not copied; a block that has some is copied without its output.
 copybutton_prompt_text = "$ "
 copybutton_only_copy_prompt_lines = True
 copybutton_line_continuation_character = "\\"
+copybutton_here_doc_delimiter = "END"
 
 html_theme = "furo"
 html_title = "weightstore"

@@ -91,7 +91,6 @@ class Transports:
                 )
             return self._http
 
-
     def interrupt(self) -> None:
         """End all reads from the network that are under way."""
         with self._lock:
@@ -107,6 +106,7 @@ class Obtainer:
         self.receipts = receipts
         self._note = note
         self._layers: tuple[Layer, ...] | None = None
+        self._created: Layout | None = None
         self._transports: Transports | None = None
         self._lock = threading.Lock()
         self._dead_mirrors: set[str] = set()
@@ -148,8 +148,8 @@ class Obtainer:
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
-    def obtain(self, wanted: Wanted, *, meter: Meter, stop: threading.Event) -> Obtained:
-        """Return a verified blob, fetched if no layer has it.
+    def obtain(self, wanted: Wanted, *, meter: Meter, stop: threading.Event, sync_name: bool = True) -> Obtained:
+        """Return a verified blob, fetched if no layer has it. For ``sync_name`` see :func:`publish`.
 
         Raises:
             NotPresent: it would have to be fetched, and we are offline.
@@ -181,7 +181,7 @@ class Obtainer:
         ) as hit:
             if hit is not None:
                 return obtained_from(hit)
-            return self._fetch(wanted, located, candidates, layout, key, meter, stop)
+            return self._fetch(wanted, located, candidates, layout, key, meter, stop, sync_name=sync_name)
 
     def _candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
         from weightstore.transfer.policy import route
@@ -219,7 +219,15 @@ class Obtainer:
 
     def writable(self) -> Layout:
         """Return the writable store, made where there is none yet."""
-        return create_layout(self.config.home)
+        if self._created is None:
+            self._created = create_layout(self.config.home)
+        return self._created
+
+    def sync_names(self) -> None:
+        """Make the names of everything published so far durable."""
+        from weightstore.store.publish import sync_directory
+
+        sync_directory(self.writable().blobs)
 
     def _fetch(
         self,
@@ -230,6 +238,8 @@ class Obtainer:
         key: str,
         meter: Meter,
         stop: threading.Event,
+        *,
+        sync_name: bool,
     ) -> Obtained:
         failures: list[WeightStoreError] = []
         no_space: NoSpace | None = None
@@ -238,7 +248,7 @@ class Obtainer:
             if mirror in self._dead_mirrors:
                 continue
             try:
-                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop)
+                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop, sync_name=sync_name)
             except NoSpace as error:
                 # A mirror may have lied about the size. If it did not, the next source meets the same.
                 if not mirror or error.needed is None:
@@ -268,6 +278,8 @@ class Obtainer:
         key: str,
         meter: Meter,
         stop: threading.Event,
+        *,
+        sync_name: bool,
     ) -> Obtained:
         from weightstore.store.publish import PartLost, publish
         from weightstore.transfer.download import Limits, download
@@ -303,7 +315,7 @@ class Obtainer:
                 source=error.source, expected=error.expected, actual=error.actual, recorded=recorded
             ) from None
         try:
-            path = publish(done.part, done.digest, size=done.size, receipts=self.receipts)
+            path = publish(done.part, done.digest, size=done.size, receipts=self.receipts, sync_name=sync_name)
         except PartLost as error:
             raise SourceUnavailable(source=candidate.source.display, reason=str(error)) from None
         except BaseException:

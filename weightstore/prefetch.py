@@ -247,6 +247,8 @@ def run_plan(
         deadline = time.monotonic() + _PATIENCE_S
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
+    if any(result.status == "fetched" for result in results.values()):
+        obtainer.sync_names()
     final = [
         results.get(index) or Result(item, "cancelled", error=Cancelled()) for index, item in enumerate(plan.items)
     ]
@@ -257,7 +259,7 @@ def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threadin
     began = time.monotonic()
     meter = progress.meter(item)
     try:
-        obtained = obtainer.obtain(item.wanted, meter=meter, stop=stop)
+        obtained = obtainer.obtain(item.wanted, meter=meter, stop=stop, sync_name=False)
     except Cancelled as error:
         return Result(item, "cancelled", error=error, elapsed_s=time.monotonic() - began)
     except WeightStoreError as error:

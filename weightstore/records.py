@@ -68,12 +68,6 @@ class Fields:
             raise self.error(f"{name!r} contains control characters")
         return value
 
-    def take_optional(self, name: str, kind: type[_T]) -> _T | None:
-        if self.values.get(name, None) is None:
-            self.values.pop(name, None)
-            return None
-        return self.take(name, kind)
-
     def take_size(self, name: str) -> int:
         value = self.take(name, int)
         if not 0 <= value <= MAX_SIZE:

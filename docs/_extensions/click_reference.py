@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 class Commands(SphinxDirective):
     def run(self) -> list[nodes.Node]:
-        context = click.Context(cli, info_name="weightstore")
+        context = click.Context(cli, info_name="weightstore", **cli.context_settings)
         lines = [*_section("weightstore", cli, context)]
         for name in cli.list_commands(context):
             command = cli.get_command(context, name)
-            assert command is not None
+            if command is None:
+                raise self.error(f"weightstore lists a command {name} that it does not have")
             lines += _section(f"weightstore {name}", command, click.Context(command, info_name=name, parent=context))
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
@@ -65,11 +66,11 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
     records = [
         record
         for parameter in command.get_params(context)
-        if (record := parameter.get_help_record(context)) is not None
+        if (record := parameter.get_help_record(context)) is not None and record[1]
     ]
     if not records:
         return
-    yield from ["| option | |", "| --- | --- |"]
+    yield from ["| option | means |", "| --- | --- |"]
     for names, meaning in records:
         yield f"| `{_cell(names)}` | {_escaped(_cell(meaning))} |"
     yield ""

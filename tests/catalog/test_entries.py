@@ -268,6 +268,7 @@ def test_damaged_enum_is_refused(changes: dict[str, Any], reason: str) -> None:
         ("recipe", {}),
         ("metrics", []),
         ("metrics", {"Pets": 5}),
+        ("metrics", {"Pets": None}),
         ("metrics", {"Pets": {"acc@1": "high"}}),
         ("metrics", {"Pets": {"acc@1": True}}),
         ("metrics", {"Pets": {"acc@1": float("nan")}}),

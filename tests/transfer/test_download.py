@@ -45,9 +45,9 @@ def test_a_cut_is_resumed_with_the_validator(server: HostileServer, fetch: Fetch
     assert fetch(url) == data
     first, second = server.requests
     assert first.range is None
-    assert second.range == "bytes=400000-"
+    assert second.status == 206
     assert second.headers["If-Range"] == '"v1"'
-    assert sent(server) == len(data)
+    assert sent(server) < 1.5 * len(data), "what was under way when it was cut may come again"
 
 
 def test_the_date_is_the_validator_where_the_etag_is_weak(server: HostileServer, fetch: Fetch, data: bytes) -> None:
@@ -65,7 +65,7 @@ def test_many_cuts_with_progress_use_up_no_retries(server: HostileServer, fetch:
 
 def test_cuts_without_progress_are_given_up(server: HostileServer, fetch: Fetch, data: bytes) -> None:
     url = server.serve("/x", data, does.truncate(1000))
-    with pytest.raises(SourceUnavailable, match="incomplete|early"):
+    with pytest.raises(SourceUnavailable, match=r"incomplete|early"):
         fetch(url, retries=3)
     assert len(server.requests) == 4
 
@@ -266,9 +266,7 @@ def test_a_body_without_length_that_is_cut_is_never_returned(server: HostileServ
         fetch(url, pin_of(data))
 
 
-def test_a_body_without_length_is_read_when_its_size_is_known(
-    server: HostileServer, fetch: Fetch, data: bytes
-) -> None:
+def test_a_body_without_length_is_read_when_its_size_is_known(server: HostileServer, fetch: Fetch, data: bytes) -> None:
     url = server.serve("/x", data, does.close_delimited())
     assert fetch(url, limits=Limits(exact_size=len(data))) == data
     with pytest.raises(SizeMismatch):

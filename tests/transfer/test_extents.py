@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 from hypothesis import given
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 
 from weightstore.transfer.extents import MAX_CHUNK, MIN_CHUNK, Chunk, Extents
 
-MOVES = st.lists(st.tuples(st.sampled_from(["claim", "follow", "advance", "return"]), st.integers(0, 2**16)), max_size=80)
+MOVES = st.lists(
+    st.tuples(st.sampled_from(["claim", "follow", "advance", "return"]), st.integers(0, 2**16)), max_size=80
+)
 
 
 def test_chunks_come_in_order_and_within_their_bounds() -> None:
@@ -125,7 +128,7 @@ def test_any_interleaving_covers_each_byte_once(
         assert now >= frontier, "the frontier never moves back"
         frontier = now
         spans = sorted([(one.position, one.end) for one in active] + written)
-        assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False)), "an overlap"
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans)), "an overlap"
         assert _covered(start * scale, now, written), "the frontier runs ahead of what is written"
 
     def advance(chunk: Chunk, count: int) -> None:

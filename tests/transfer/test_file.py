@@ -91,7 +91,7 @@ def test_a_pipe_is_refused_and_does_not_block(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_too_long_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceUnavailable, match="(?i)too long"):
+    with pytest.raises(SourceUnavailable, match=r"(?i)too long"):
         read(tmp_path / ("x" * 300))
 
 

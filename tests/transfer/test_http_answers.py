@@ -10,6 +10,7 @@ import pytest
 from tests.servers import behaviours as does
 from tests.servers.behaviours import Behaviour, Reply
 from tests.servers.hostile import HostileServer
+from tests.servers.wire import Pacer
 from tests.transfer.conftest import Fetch
 from weightstore.digest import Pin
 from weightstore.errors import (
@@ -118,7 +119,7 @@ def test_a_server_that_does_not_answer_times_out(server: HostileServer, hasty: F
 def test_a_stall_is_a_cut_and_resumed(server: HostileServer, hasty: Fetch, data: bytes) -> None:
     url = server.serve("/x", data, does.stall(500_000, 30, times=1))
     assert hasty(url) == data
-    assert [request.range for request in server.requests] == [None, "bytes=500000-"]
+    assert [request.status for request in server.requests] == [200, 206]
     assert "timed out" in hasty.meter.notes[0]
 
 
@@ -128,6 +129,23 @@ def test_a_drip_is_not_borne_for_ever(server: HostileServer, fetch: Fetch) -> No
     with pytest.raises(SourceUnavailable, match="bytes came in"):
         fetch(url, retries=1, limits=Limits(slow_s=0.2))
     assert time.monotonic() - began < 5
+
+
+def test_a_drip_after_a_fast_beginning_is_not_borne_for_ever(server: HostileServer, hasty: Fetch, data: bytes) -> None:
+    """Each byte comes within the time-out, and a large block of them never does."""
+    url = server.serve("/x", data * 4, Behaviour("slows_down", does.Stage.SEND, slow_down, lambda _: True, times=1))
+    began = time.monotonic()
+    assert hasty(url, limits=Limits(slow_s=0.2)) == data * 4
+    assert time.monotonic() - began < 5
+    assert [request.status for request in server.requests] == [200, 206]
+
+
+def slow_down(exchange: does.Exchange) -> None:
+    class Late(Pacer):
+        def delay_s(self, size: int) -> float:
+            return 0.0 if exchange.sent < 2_000_000 else 0.1
+
+    exchange.pacers.append(Late(1.0, piece=50))
 
 
 def test_a_slow_but_steady_source_is_borne(server: HostileServer, fetch: Fetch) -> None:
@@ -230,6 +248,12 @@ def test_an_answer_to_a_range_that_was_not_asked_for_is_refused(server: HostileS
     head = b"HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nContent-Range: bytes 0-4/10\r\n"
     with pytest.raises(RefusedResponse, match="was not asked for"):
         fetch(server.serve("/x", b"x", does.garbage_status_line(head)))
+
+
+def test_a_range_of_another_length_than_its_body_is_refused(server: HostileServer, fetch: Fetch, data: bytes) -> None:
+    lie = does.declared_length(by=-1).only(lambda request: request.range is not None)
+    assert fetch(server.serve("/x", data, [lie, does.truncate(400_000, times=1)])) == data
+    assert [request.status for request in server.requests] == [200, 206, 200]
 
 
 def test_the_connection_is_used_again_for_the_next_file(server: HostileServer, fetch: Fetch, data: bytes) -> None:

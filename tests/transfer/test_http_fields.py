@@ -35,7 +35,9 @@ def test_retry_after_is_seconds_or_nothing(text: str) -> None:
     assert seconds is None or seconds >= 0
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("0", 0), ("17", 17), (" 5 ", 5), ("", None), ("1e3", None), ("²", None)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("17", 17), (" 5 ", 5), ("", None), ("1e3", None), ("²", None)]
+)
 def test_retry_after_in_seconds(text: str, seconds: float | None) -> None:
     assert http._retry_after(text) == seconds
 

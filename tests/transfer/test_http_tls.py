@@ -60,18 +60,16 @@ def test_a_bad_certificate_is_refused_once_and_clearly(
 def test_a_bundle_that_does_not_exist_is_refused_by_name(
     certificates: Certificates, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    with HostileServer(tls=certificates) as server:
-        with pytest.raises(RefusedResponse, match=r"missing\.pem"):
-            make_client(ca_bundle=tmp_path / "missing.pem", retries=3).path(server.serve("/model.pth", b"x"))
+    with HostileServer(tls=certificates) as server, pytest.raises(RefusedResponse, match=r"missing\.pem"):
+        make_client(ca_bundle=tmp_path / "missing.pem", retries=3).path(server.serve("/model.pth", b"x"))
 
 
 def test_a_bundle_without_certificates_is_refused(
     certificates: Certificates, make_client: MakeClient, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.pem").write_text("not a certificate\n")
-    with HostileServer(tls=certificates) as server:
-        with pytest.raises(TransferError, match=r"(?i)certificate"):
-            make_client(ca_bundle=tmp_path / "empty.pem").path(server.serve("/model.pth", b"x"))
+    with HostileServer(tls=certificates) as server, pytest.raises(TransferError, match=r"(?i)certificate"):
+        make_client(ca_bundle=tmp_path / "empty.pem").path(server.serve("/model.pth", b"x"))
 
 
 def test_an_end_in_the_handshake_is_no_question_of_trust_and_may_pass(

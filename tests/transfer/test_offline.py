@@ -118,12 +118,18 @@ def test_no_socket_is_opened_where_the_environment_says_offline(arguments: list[
         "WEIGHTSTORE_MIRRORS": "https://mirror.example",
         "HOME": str(tmp_path),
     }
-    run("assert client.config.offline\n" + CASES["a hit"] + CASES["a miss"] + CASES["a prefetch"], *arguments, environ=environ)
+    run(
+        "assert client.config.offline\n" + CASES["a hit"] + CASES["a miss"] + CASES["a prefetch"],
+        *arguments,
+        environ=environ,
+    )
 
 
 def test_the_sockets_of_this_test_do_raise(arguments: list[str]) -> None:
     """A test that cannot fail is a defect: online, the same process does ask for a socket."""
-    online = "client = Client(Config(home=Path(home), state=Path(state), offline=False, retries=0))\nclient.path(missing)"
+    online = (
+        "client = Client(Config(home=Path(home), state=Path(state), offline=False, retries=0))\nclient.path(missing)"
+    )
     with pytest.raises(subprocess.CalledProcessError) as caught:
         run(f"try:\n    {online.replace(chr(10), chr(10) + '    ')}\nexcept Opened:\n    sys.exit(7)", *arguments)
     assert caught.value.returncode == 7

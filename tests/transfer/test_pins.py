@@ -10,6 +10,7 @@ import pytest
 
 from tests.servers import behaviours as does
 from tests.servers.hostile import HostileServer
+from tests.transfer.conftest import Remembering
 from weightstore.client import Client
 from weightstore.config import Config
 from weightstore.digest import Digest
@@ -67,7 +68,9 @@ def test_an_unpinned_source_is_recorded_at_first_use(
     assert len(server.requests) == 1
 
 
-def test_an_unpinned_source_that_drifts_is_an_error(server: HostileServer, make_client: MakeClient, data: bytes) -> None:
+def test_an_unpinned_source_that_drifts_is_an_error(
+    server: HostileServer, make_client: MakeClient, data: bytes
+) -> None:
     url = server.serve("/x", data)
     make_client().path(url).unlink()
     server.replace("/x", data[::-1])
@@ -158,11 +161,22 @@ def test_a_blob_that_is_open_outlives_its_removal(server: HostileServer, make_cl
 def test_what_a_ref_cannot_record_is_noted_and_the_blob_is_there(
     server: HostileServer, make_client: MakeClient, config: Config, data: bytes
 ) -> None:
-    from tests.transfer.conftest import Remembering
-
     client, meter = make_client(), Remembering()
     client.path(server.serve("/first", data[1:]))
     url = server.serve("/x", data)
     (config.home / "refs" / f"{Source(url).key}.json").mkdir()
     assert client.path(url, meter=meter).read_bytes() == data
     assert any("could not be recorded" in note for note in meter.notes)
+
+
+def test_a_part_that_another_process_took_is_an_error_that_may_pass(
+    server: HostileServer, make_client: MakeClient, config: Config, data: bytes
+) -> None:
+    def take(received: int) -> None:
+        if received == len(data):
+            for part in (config.home / "tmp").glob("*.part"):
+                part.unlink()
+
+    with pytest.raises(SourceUnavailable, match="taken over"):
+        make_client().path(server.serve("/x", data), meter=Remembering(on_advance=take))
+    assert list((config.home / "blobs" / "sha256").iterdir()) == []

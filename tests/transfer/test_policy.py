@@ -77,7 +77,9 @@ def test_a_mirror_is_laid_out_like_a_store(mirror: str, blob: str) -> None:
 
 
 def test_the_query_of_a_mirror_goes_to_the_end() -> None:
-    assert blob_in(Source("https://m.example/a?b=c"), DIGEST).url == f"https://m.example/a/blobs/sha256/{DIGEST.hex}?b=c"
+    assert (
+        blob_in(Source("https://m.example/a?b=c"), DIGEST).url == f"https://m.example/a/blobs/sha256/{DIGEST.hex}?b=c"
+    )
 
 
 def test_every_order_asks_each_place_once() -> None:

@@ -1,4 +1,4 @@
-"""What an earlier process left behind is gone on with, if it is intact and still fits; else the download starts anew."""
+"""What an earlier process left behind is gone on with, if it is intact and still fits; else it starts anew."""
 
 from __future__ import annotations
 
@@ -108,9 +108,7 @@ def test_a_journal_that_does_not_fit_starts_anew(
     assert last_range(server) == 0
 
 
-def test_a_part_that_was_tampered_with_starts_anew(
-    server: HostileServer, fetch: Fetch, data: bytes, left: str
-) -> None:
+def test_a_part_that_was_tampered_with_starts_anew(server: HostileServer, fetch: Fetch, data: bytes, left: str) -> None:
     with fetch.parts()[1].open("r+b") as file:
         file.seek(1000)
         file.write(b"tampered")
@@ -172,7 +170,12 @@ def test_another_source_of_the_same_digest_goes_on(
 ) -> None:
     pin = pin_of(data)
     with pytest.raises(SourceUnavailable):
-        fetch(other_host.serve("/blobs/y", data, does.truncate(CUT), etag='"theirs"'), pin, retries=0, key="sha256-" + pin.hex)
+        fetch(
+            other_host.serve("/blobs/y", data, does.truncate(CUT), etag='"theirs"'),
+            pin,
+            retries=0,
+            key="sha256-" + pin.hex,
+        )
     assert fetch(server.serve("/x", data), pin, key="sha256-" + pin.hex) == data
     assert last_range(server) == CUT
     assert server.requests[0].headers["If-Range"] is None, "the validator is of the other server"
@@ -203,7 +206,12 @@ def test_a_second_kill_right_after_the_takeover_costs_nothing(
 ) -> None:
     hold = server.hold("/x", after=0)
     stop = threading.Event()
-    runner = threading.Thread(target=lambda: pytest.raises(Cancelled, fetch, left, stop=stop))
+
+    def run() -> None:
+        with pytest.raises(Cancelled):
+            fetch(left, stop=stop)
+
+    runner = threading.Thread(target=run)
     runner.start()
     hold.wait_until_reached()
     journals = [Journal.parse(path.read_bytes(), place="") for path in fetch.parts() if path.suffix == ".journal"]

@@ -301,6 +301,14 @@ def test_mirrors_in_a_file_may_contain_blanks(tmp_path: Path) -> None:
     assert [mirror.display for mirror in config.mirrors] == ["file:///a%20b,c", "https://h/x,y"]
 
 
+def test_user_may_go_back_to_a_default_that_the_site_has_changed(files: tuple[Path, Path]) -> None:
+    user, site = files
+    site.write_text('trust = "pinned"\n', "utf-8")
+    user.write_text('trust = "first-use"\n', "utf-8")
+
+    assert Config.from_environ({}).trust == "first-use"
+
+
 @pytest.mark.parametrize("text", ["none", "NONE"])
 def test_size_without_a_limit(text: str, tmp_path: Path) -> None:
     assert load({"WEIGHTSTORE_MAX_SIZE": text}, toml="max_size = 5\n", at=tmp_path).max_size is None

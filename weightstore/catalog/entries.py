@@ -250,7 +250,9 @@ def _number(name: str, value: object) -> float | None:
 
 def _metrics(values: Mapping[str, Any]) -> Metrics:
     metrics: Metrics = _field(values, "metrics", dict) or {}
-    for data_set in metrics:
-        for name, value in (_field(metrics, data_set, dict) or {}).items():
+    for data_set, values_by_name in metrics.items():
+        if not isinstance(values_by_name, dict):
+            raise TypeError(f"the metrics on {data_set!r} are not an object")
+        for name, value in values_by_name.items():
             _number(name, value)
     return metrics

@@ -84,7 +84,7 @@ def _print_all(config: Config, settings: Settings) -> None:
     from weightstore.cli.table import Column, print_table
 
     rows = [[name, _text(getattr(config, name)) or "-", config.origins.get(name, "default")] for name in _ABOUT]
-    print_table([Column("SETTING", drop=0), Column("VALUE"), Column("FROM", drop=1)], rows)
+    print_table([Column("SETTING"), Column("VALUE", flexible=True), Column("FROM", drop=1)], rows)
 
 
 def _described(config: Config, name: str) -> dict[str, object]:

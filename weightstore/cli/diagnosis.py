@@ -67,6 +67,9 @@ def _store(config: Config) -> Iterator[Finding]:
     except StoreError as error:
         yield Finding("store", "bad", "layout", str(error), "Choose another directory with WEIGHTSTORE_HOME.")
         return
+    if layout is None and home.exists() and not home.is_dir():
+        yield Finding("store", "bad", "layout", f"{home} is not a directory", "Choose another with WEIGHTSTORE_HOME.")
+        return
     if layout is None:
         yield Finding("store", "ok", "layout", f"{home}: none yet", "The first download creates it.")
     else:

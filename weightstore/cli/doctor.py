@@ -70,10 +70,13 @@ def _print(finding: Finding) -> None:
     import shutil
     import textwrap
 
+    width = max(40, min(100, shutil.get_terminal_size().columns) - 1)
     level = _styled(f"{finding.level:<5}", _COLOURS[finding.level])
-    click.echo(f"  {level}{finding.what:<16} {finding.found}")
+    found = textwrap.wrap(finding.found, width - 24, break_long_words=False, break_on_hyphens=False) or [""]
+    click.echo(f"  {level}{finding.what:<16} {found[0]}")
+    for line in found[1:]:
+        click.echo(f"{'':<24}{line}")
     if finding.meaning:
-        width = max(30, min(100, shutil.get_terminal_size().columns) - 1)
         click.echo(textwrap.fill(finding.meaning, width, initial_indent=" " * 7, subsequent_indent=" " * 7))
 
 

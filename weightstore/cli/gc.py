@@ -86,7 +86,12 @@ def _locked(path: Path) -> frozenset[Digest]:
 def _print(outcomes: Sequence[Outcome], settings: Settings, *, dry_run: bool) -> None:
     from weightstore.cli.table import Cell, Column, print_table
 
-    columns = [Column("WHAT"), Column("SIZE", right=True, drop=1), Column("WHY", drop=3), Column("KIND", drop=2)]
+    columns = [
+        Column("WHAT", flexible=True),
+        Column("SIZE", right=True, drop=1),
+        Column("WHY", drop=3),
+        Column("KIND", drop=2),
+    ]
     rows = []
     for outcome in outcomes:
         file = outcome.removal.file

@@ -28,7 +28,7 @@ _STYLES = {"fetched": "green", "present": "green", "failed": "bold red", "cancel
 
 
 class LiveProgress:
-    """Draws a prefetch. Finished files scroll away above the bars, unless ``outcomes`` are told elsewhere."""
+    """Draws a prefetch. Finished files and notes scroll away above the bars, unless ``outcomes`` are told elsewhere."""
 
     def __init__(self, settings: Settings, *, outcomes: bool = True) -> None:
         self._settings = settings
@@ -77,7 +77,8 @@ class LiveProgress:
             self._pace.add(size)
 
     def note(self, track: Track, message: str) -> None:
-        self._settings.note(f"{track.name}: {message}")
+        if self._outcomes:
+            self._settings.note(f"{track.name}: {message}")
 
     def done(self, result: Result) -> None:
         with self._lock:
@@ -137,7 +138,7 @@ class _LiveMeter:
 def _bars(rows: list[tuple[str, int, int | None, float, float | None]], *, width: int) -> Table:
     """Return one line for each row that fits the width: on a narrow terminal without bars, then without rates."""
     table = Table.grid(padding=(0, 1, 0, 0))
-    name_width = max(12, min(max(len(row[0]) for row in rows), width - 22, width // 2 - 4))
+    name_width = max(12, min(max(len(row[0]) for row in rows), width - 22, width // 2 - 6))
     table.add_column(no_wrap=True, overflow="ellipsis", width=name_width)
     with_rate, with_left = width >= name_width + 30, width >= name_width + 40
     bar_width = min(40, width - name_width - 45)

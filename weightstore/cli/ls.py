@@ -47,7 +47,7 @@ def command(settings: Settings, *, full: bool, sort: str) -> None:
         settings.say(f"nothing is stored in {client.config.home}. Find weights with: weightstore search")
         return
     columns = [
-        Column("NAME"),
+        Column("NAME", flexible=True),
         Column("SIZE", right=True),
         Column("DIGEST", drop=1),
         Column("LAST USED", right=True, drop=2),

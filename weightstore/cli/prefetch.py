@@ -93,7 +93,12 @@ def _print_plan(plan: Plan, *, settings: Settings, client: Client) -> None:
     from weightstore.cli.fetching import announcement
     from weightstore.cli.table import Cell, Column, print_table
 
-    columns = [Column("NAME"), Column("SIZE", right=True), Column("WHAT", drop=1), Column("FROM", drop=2)]
+    columns = [
+        Column("NAME", flexible=True),
+        Column("SIZE", right=True),
+        Column("WHAT", drop=1),
+        Column("FROM", drop=2),
+    ]
     rows = []
     for item in plan.items:
         what, place = _what(item)

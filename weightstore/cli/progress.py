@@ -111,8 +111,7 @@ class _LineMeter:
         first = not track.source
         track.source, track.here, track.total = source, offset, total if total is not None else track.total
         if first:
-            after = f", from byte {offset}" if offset else ""
-            self._settings.say(f"{'start':<9} {track.name}  {units.size(track.total)} from {source}{after}")
+            self._settings.say(f"{'start':<9} {track.name}  {units.size(track.total)} from {source}")
 
     def advance(self, size: int) -> None:
         with self._lock:

@@ -56,7 +56,7 @@ def command(settings: Settings, *, query: tuple[str, ...], sort: str | None, lim
     more = [name for name in dict.fromkeys(asked) if name not in _SHOWN and not _is_metric(name, entries)]
     metrics = [name for name in dict.fromkeys(asked) if _is_metric(name, entries)]
     columns = [
-        Column("NAME"),
+        Column("NAME", flexible=True),
         *(Column(name.upper(), right=True, drop=1) for name in metrics),
         *([] if metrics else [Column("METRIC", right=True, drop=3)]),
         Column("SIZE", right=True, drop=2),

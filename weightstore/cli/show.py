@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from weightstore.client import Client
 
 _FEW = 8
+_LINK = re.compile(r"`([^`<]+?)\s*<([^>`]+)>`_+")
+_ROLE = re.compile(r":\w+:`([^`]+)`")
 
 
 @command_with_example(
@@ -52,7 +55,7 @@ def _facts(entry: Entry, client: Client, *, all_categories: bool) -> list[tuple[
         ("builder", entry.builder),
         ("default", f"yes: `{entry.builder}` alone means these weights" if entry.is_default else "no"),
         ("task", entry.task),
-        ("about", " ".join(entry.doc.split())),
+        ("about", _plain(entry.doc)),
         ("stored", _where(entry, client) or "no"),
         ("source", entry.source.display),
         *(("", other.display) for other in entry.alternatives),
@@ -99,6 +102,12 @@ def _argument(value: Any) -> str:
     if isinstance(value, list):
         return f"({', '.join(_argument(one) for one in value)})"
     return repr(value)
+
+
+def _plain(doc: str) -> str:
+    """Return a docstring's text without its reStructuredText: links become ``text (address)``, roles their names."""
+    text = _LINK.sub(r"\1 (\2)", " ".join(doc.split()))
+    return _ROLE.sub(lambda match: match[1].lstrip("~").rpartition(".")[2], text)
 
 
 def _metrics(entry: Entry) -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _LEAST_FLEXIBLE = 12
+_GAP = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column. On a narrow terminal those with the highest ``drop`` go first; 0 stays, and is shortened."""
+    """A column. On a narrow terminal the highest ``drop`` goes first, 0 stays, and a ``flexible`` one is shortened."""
 
     title: str
     right: bool = False
     drop: int = 0
+    flexible: bool = False
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell | str]], *, total: str = "") -> None:
@@ -58,42 +60,46 @@ def _draw(columns: Sequence[Column], cells: Sequence[Sequence[Cell]]) -> None:
     from rich.text import Text
 
     console = Console()
-    kept = fitting(columns, cells, console.width)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for index in kept:
+    widths = fitting(columns, cells, console.width)
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for index, width in widths.items():
         column = columns[index]
         table.add_column(
             column.title,
             justify="right" if column.right else "left",
             no_wrap=True,
             overflow="ellipsis",
-            min_width=None if column.drop == 0 else _width(columns, cells, index),
+            width=width,
         )
     for row in cells:
-        table.add_row(*(Text(row[index].shown) for index in kept))
+        table.add_row(*(Text(row[index].shown) for index in widths))
     console.print(table)
 
 
-def _width(columns: Sequence[Column], cells: Sequence[Sequence[Cell]], index: int) -> int:
-    return max([len(columns[index].title), *(len(row[index].shown) for row in cells)])
+def fitting(columns: Sequence[Column], cells: Sequence[Sequence[Cell]], width: int) -> dict[int, int]:
+    """Return the columns that a terminal has room for, by index, with their widths.
 
-
-def fitting(columns: Sequence[Column], cells: Sequence[Sequence[Cell]], width: int) -> list[int]:
-    """Return the indices of the columns that a width has room for. Those that never drop are shortened last."""
+    Columns are dropped until the flexible one has what it needs, or three quarters of the terminal.
+    """
+    natural = [
+        max([len(column.title), *(len(row[index].shown) for row in cells)]) for index, column in enumerate(columns)
+    ]
+    least = [
+        min(natural[index], width * 3 // 4) if column.flexible else natural[index]
+        for index, column in enumerate(columns)
+    ]
     kept = list(range(len(columns)))
-    widths = [_width(columns, cells, index) for index in kept]
-
-    def needed() -> int:
-        return sum(
-            min(widths[index], max(_LEAST_FLEXIBLE, width // 2)) if columns[index].drop == 0 else widths[index]
-            for index in kept
-        ) + 2 * (len(kept) - 1)
-
     for index in sorted(kept, key=lambda index: -columns[index].drop):
-        if needed() <= width or columns[index].drop == 0:
+        if sum(least[one] + _GAP for one in kept) - _GAP <= width or columns[index].drop == 0:
             break
         kept.remove(index)
-    return kept
+    widths = {index: natural[index] for index in kept}
+    excess = sum(widths.values()) + _GAP * (len(kept) - 1) - width
+    for index in kept:
+        if columns[index].flexible and excess > 0:
+            widths[index] = max(_LEAST_FLEXIBLE, widths[index] - excess)
+            break
+    return widths
 
 
 def print_facts(rows: Iterable[tuple[str, str]]) -> None:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from weightstore.client import Explanation
 
 _KNOWN_BY = {
-    "pin": "its pin is the full digest",
-    "ref": "an earlier download recorded it",
-    "prefix": "one stored blob begins like its pin",
+    "pin": "its pin, which is the full digest",
+    "ref": "a record of an earlier download",
+    "prefix": "the one stored blob that begins like its pin",
     "nothing": "not known",
 }
 
@@ -43,7 +43,8 @@ def command(settings: Settings, *, name: str, sha256: str | None) -> None:
         ("name", wanted.name),
         ("source", wanted.source.display),
         ("pin", str(wanted.pin)),
-        ("digest", f"{digest} ({_KNOWN_BY[explanation.known_by]})" if digest else "not known yet"),
+        ("digest", str(digest) if digest else "not known yet"),
+        ("known by", _KNOWN_BY[explanation.known_by] if digest else ""),
     ]
     print_facts(facts)
     click.echo("asked, in this order:")

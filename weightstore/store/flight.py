@@ -130,6 +130,7 @@ class _Lock:
             mode=layout.modes.lock,
             thread_local=False,
             fallback_to_soft=False,
+            preserve_lock_file=True,  # the collector removes old ones; creating them anew is what costs
         )
 
     def try_acquire(self) -> str:

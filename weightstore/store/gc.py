@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from weightstore.records import Ref
     from weightstore.store.layout import Layout
 
-Kind = Literal["blob", "part", "leftover", "quarantine"]
+Kind = Literal["blob", "part", "leftover", "lock", "quarantine"]
 State = Literal["idle", "owned", "orphaned"]
 # The longest that a process may be between writing bytes and still be believed to work, whatever the grace period.
 _WORKING_S = 60.0
 # The longest that writing a small record and renaming it may take.
 _RECORD_S = 2.0
+_LOCK_S = 3600.0
 _QUARANTINE_S = 30 * 86400.0
 
 
@@ -110,9 +111,10 @@ def _parts(layout: Layout) -> Iterable[File]:
 
 
 def _others(layout: Layout) -> Iterable[File]:
-    """Journals and half-written records in ``tmp/``, and what lies in quarantine."""
+    """Journals and half-written records in ``tmp/``, lock files, and what lies in quarantine."""
     parts = {part.path.name for part in list_parts(layout)}
-    for directory, kind in ((layout.tmp, "leftover"), (layout.quarantine, "quarantine")):
+    kinds: dict[Path, Kind] = {layout.tmp: "leftover", layout.locks: "lock", layout.quarantine: "quarantine"}
+    for directory, kind in kinds.items():
         with contextlib.suppress(OSError):
             for entry in sorted(os.scandir(directory), key=lambda item: item.name):
                 beside = entry.name.removesuffix(".journal") + ".part"
@@ -121,7 +123,7 @@ def _others(layout: Layout) -> Iterable[File]:
                 with contextlib.suppress(OSError):
                     found = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
-                        yield _file("leftover" if kind == "leftover" else "quarantine", directory / entry.name, found)
+                        yield _file(kind, directory / entry.name, found)
 
 
 def plan_removals(
@@ -167,6 +169,9 @@ def _why_stray(file: File, inventory: Inventory, keep: frozenset[Digest], grace_
         if age < grace_s:
             return ""
         return "its owner is gone" if file.state == "orphaned" else "it has not grown for long"
+    if file.kind == "lock":
+        # Locks guard nothing: one that is taken away while held costs at most a second download.
+        return "an old lock" if age >= max(grace_s, _LOCK_S) else ""
     if file.kind == "quarantine":
         return "in quarantine for long" if age >= max(grace_s, _QUARANTINE_S) else ""
     return "left over in tmp" if age >= max(grace_s, _RECORD_S) else ""

@@ -282,7 +282,7 @@ class _Download:
                 if state.total is None:
                     return digest
                 # A server may answer a range with less of it (RFC 9110, 15.3.7): ask for the rest.
-                if not state.is_complete and state.offset < began + _PROGRESS_BYTES:
+                if state.offset < min(state.total, began + _PROGRESS_BYTES):
                     raise SourceUnavailable(source=self.source.display, reason="sends less than was asked for")
         return Digest(state.hasher.hexdigest())
 

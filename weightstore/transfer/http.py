@@ -195,8 +195,7 @@ class HttpTransport:
     ) -> requests.Response:
         request = requests.Request("GET", url, headers=dict(headers), auth=auth or _no_auth)
         try:
-            prepared = self._session.prepare_request(request)
-            prepared.headers.pop("Cookie", None)
+            prepared = request.prepare()  # without the session: its cookies, .netrc and defaults are not wanted
             settings = self._settings(url)
             # The adapter and not Session.send(), which reads a redirect's whole body into memory, however long, even
             # when told not to follow it.
@@ -283,7 +282,7 @@ def _answer(source: Source, response: requests.Response, *, start: int, end: int
     headers = response.headers
     encoding = headers.get("Content-Encoding", "").strip().lower()
     if encoding not in {"", "identity"}:
-        raise RefusedResponse(source=source.display, reason=f"sent the file encoded ({encoding[:40]!r}) though not asked")
+        raise RefusedResponse(source=source.display, reason=f"sent the file encoded ({encoding[:40]!r}), unasked")
     chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
     length = None if chunked else _length(source, headers.get("Content-Length"))
     validator = _validator(headers)
