@@ -25,7 +25,10 @@ from pathlib import Path
 import filelock, weightstore.transfer.http
 from weightstore.client import Client
 from weightstore.config import Config
-client = Client(Config(home=Path(plan["home"]), state=Path(plan["state"]), locks=plan["locks"]))
+client = Client(
+    # One connection a file: on an overloaded machine the download may otherwise be split into ranges.
+    Config(home=Path(plan["home"]), state=Path(plan["state"]), locks=plan["locks"], connections_per_file=1)
+)
 ready = Path(plan["gate"]) / str(os.getpid())
 ready.touch()
 while not (Path(plan["gate"]) / "go").exists():
