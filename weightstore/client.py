@@ -21,7 +21,7 @@ from weightstore.digest import Digest, Pin
 from weightstore.errors import Drift, InvalidInput, NotPresent, UnknownName
 from weightstore.obtain import Known, Obtained, Obtainer, obtained_from
 from weightstore.records import Ref, Wanted
-from weightstore.source import is_source, parse_source
+from weightstore.source import Source, is_source, parse_source
 from weightstore.store.blobs import list_blobs
 from weightstore.store.receipts import Receipts, identity_of
 from weightstore.transfer.progress import Meter, Silent
@@ -120,7 +120,7 @@ class Client:
         if not is_source(name):
             return [entry.wanted() for entry in self.entries([name])]
         source, pin = parse_source(name)
-        known = self._by_source().get(source.key)
+        known = self._entry_of(source)
         if known is None:
             return [Wanted(source.display, source, pin)]
         # A URL that a catalog knows gets the catalog's pin, so that both ways lead to one blob.
@@ -134,12 +134,11 @@ class Client:
             )
         return [replace(wanted, name=source.display, source=source, pin=pin.narrower(wanted.pin))]
 
-    def _by_source(self) -> dict[str, Entry]:
-        if self._sources is None:
-            self._sources = {entry.source.key: entry for catalog in self.catalogs.near() for entry in catalog.entries()}
-        return self._sources
-
-    _sources: dict[str, Entry] | None = None
+    def _entry_of(self, source: Source) -> Entry | None:
+        for catalog in self.catalogs.near():
+            if (entry := catalog.entry_of_source(source)) is not None:
+                return entry
+        return None
 
     def gather(
         self,
@@ -309,15 +308,9 @@ class Client:
 
     def stored(self) -> list[Stored]:
         """Return every blob of every layer."""
-        names: dict[str, list[str]] = {}
-        for key, entry in self._by_source().items():
-            names.setdefault(key, []).append(entry.name)
-        found = []
-        for layer in self.obtainer.layers():
-            found += self._stored_in(layer, names)
-        return found
+        return [stored for layer in self.obtainer.layers() for stored in self._stored_in(layer)]
 
-    def _stored_in(self, layer: Layer, names: dict[str, list[str]]) -> list[Stored]:
+    def _stored_in(self, layer: Layer) -> list[Stored]:
         if layer.layout is None:
             return []
         from weightstore.store.gc import refs_by_digest  # start-up: not for a hit
@@ -327,7 +320,7 @@ class Client:
         for digest, stat in sorted(list_blobs(layer.layout).items()):
             used = max(stat.st_atime, stat.st_mtime, self.receipts.last_used(digest, identity_of(stat)) or 0)
             mine = tuple(refs.get(digest, ()))
-            called = tuple(name for ref in mine for name in names.get(ref.source.key, ()))
+            called = tuple(entry.name for ref in mine if (entry := self._entry_of(ref.source)) is not None)
             found.append(Stored(digest, stat.st_size, layer.name, layer.layout.blob(digest), used, mine, called))
         return found
 

@@ -133,6 +133,27 @@ def test_case_is_significant_where_it_tells_names_apart(zoo: Catalogs) -> None:
     assert names("ape:v1", zoo) == ["Ape_Weights.V1"]
 
 
+def test_name_that_only_case_could_tell_apart_must_be_spelled_exactly(tmp_path: Path) -> None:
+    enums = {
+        name: {"builder": builder, "default": "A", "entries": {"A": {"source": f"https://zoo/{builder}.pth"}}}
+        for name, builder in (("Net_Weights", "net"), ("NET_Weights", "NET"))
+    }
+    twins = Catalogs([write(tmp_path / "twins.json", "twins", enums)])
+
+    assert names("Net_Weights.A", twins) == names("net", twins) == ["Net_Weights.A"]
+    assert names("NET_Weights", twins) == names("NET:a", twins) == ["NET_Weights.A"]
+    assert "no catalog knows 'net_weights'" in str(failure("net_weights", twins))
+    assert "no catalog knows 'Net'" in str(failure("Net", twins))
+
+
+def test_member_that_only_case_could_tell_apart_must_be_spelled_exactly(tmp_path: Path) -> None:
+    entries = {"Big": {"source": "https://zoo/1.pth"}, "BIG": {"source": "https://zoo/2.pth"}}
+    twins = Catalogs([write(tmp_path / "twins.json", "twins", {"Net_Weights": {"entries": entries}})])
+
+    assert names("net_weights.Big", twins) == ["Net_Weights.Big"]
+    assert set(failure("Net_Weights.big", twins).suggestions) == {"Net_Weights.BIG"}
+
+
 def test_names_are_resolved_in_order_and_once() -> None:
     found = resolve(["vgg16", "resnet50", "VGG16_Weights.DEFAULT", "resnet50:IMAGENET1K_V1", "vgg16"], BUILT_IN)
 

@@ -158,6 +158,7 @@ def test_rm_of_what_is_not_there(site, run, tmp_path, monkeypatch):
     run("init")
     run("rm", "-y", "small", code=4)
     run("rm", "-y", "no-such-name", code=3)
+    assert "weightstore ls" in run("rm", "-y", "resnet50", code=4).stderr
     run("rm", "-y", "0" * 64, code=4)
 
 

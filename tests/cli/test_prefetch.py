@@ -107,7 +107,7 @@ def test_wrong_bytes_are_exit_code_5_and_leave_no_blob(site, run):
     ("arguments", "code", "message"),
     [
         (["prefetch"], 2, "Nothing to fetch"),
-        (["prefetch", "smal"], 3, "Did you mean small"),
+        (["prefetch", "smalll"], 3, "Did you mean small"),
         (["prefetch", "small", "--offline"], 4, "offline mode forbids"),
         (["prefetch", "small", "other", "--sha256", "0" * 64], 2, "digest of one file"),
         (["prefetch", "small", "--sha256", "0" * 64], 5, "contradict|recorded"),

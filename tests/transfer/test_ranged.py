@@ -42,23 +42,24 @@ def is_plain(request: Request) -> bool:
 
 
 class SlowBeginning(Pacer):
-    """Slow until the client has decided on further connections, and then as fast as can be, to save the tests' time."""
+    """Slow until something happened, and then as fast as can be."""
 
-    def __init__(self, exchange: does.Exchange) -> None:
+    def __init__(self, happened: threading.Event) -> None:
         super().__init__(CAP)
-        self._exchange = exchange
+        self._happened = happened
 
     def delay_s(self, size: int) -> float:
-        return super().delay_s(size) if self._exchange.sent < 3 << 20 else 0.0
+        return 0.0 if self._happened.is_set() else super().delay_s(size)
 
 
-SLOW_FIRST = Behaviour(
-    "slow_first",
-    does.Stage.SEND,
-    lambda exchange: exchange.pacers.append(SlowBeginning(exchange)),
-    is_plain,
-    times=1,
-)
+def slow_first() -> list[Behaviour]:
+    """A first connection that is slow until further ones are opened; to save the tests' time all are fast then."""
+    opened = threading.Event()
+    pacer = SlowBeginning(opened)
+    return [
+        Behaviour("notice", does.Stage.ADMIT, lambda _: opened.set(), lambda request: not is_plain(request)),
+        Behaviour("slow", does.Stage.SEND, lambda exchange: exchange.pacers.append(pacer), is_plain, times=1),
+    ]
 
 
 def starts(server: HostileServer) -> list[int]:
@@ -82,14 +83,14 @@ def test_connections_are_added_where_each_is_capped(server: HostileServer, fetch
 
 
 def test_further_connections_ask_for_the_version_of_the_first(server: HostileServer, fetch: Fetch, big: bytes) -> None:
-    url = server.serve("/x", big, SLOW_FIRST, etag='"v1"')
+    url = server.serve("/x", big, slow_first(), etag='"v1"')
     assert fetch(url) == big
     assert len(starts(server)) >= 3
     assert all(one.headers["If-Range"] == '"v1"' for one in server.requests if one.range)
 
 
 def test_no_part_is_asked_for_twice(server: HostileServer, fetch: Fetch, big: bytes) -> None:
-    assert fetch(server.serve("/x", big, SLOW_FIRST)) == big
+    assert fetch(server.serve("/x", big, slow_first())) == big
     assert len(set(starts(server))) == len(starts(server))
     assert fetch.meter.received == len(big)
 
@@ -174,14 +175,14 @@ def test_all_files_together_have_no_more_connections_than_configured(
 
 def test_the_slots_of_all_connections_are_given_back(server: HostileServer, fetch: Fetch, big: bytes) -> None:
     fetch.connections = Connections(5)
-    fetch(server.serve("/x", big, SLOW_FIRST))
+    fetch(server.serve("/x", big, slow_first()))
     assert [fetch.connections.try_take() for _ in range(6)] == [True] * 5 + [False]
 
 
 def test_a_server_that_serves_small_parts_only_is_gone_along_with(
     server: HostileServer, fetch: Fetch, big: bytes
 ) -> None:
-    url = server.serve("/x", big, [SLOW_FIRST, does.short_ranges(1 << 20)])
+    url = server.serve("/x", big, [*slow_first(), does.short_ranges(1 << 20)])
     assert fetch(url) == big
 
 
@@ -197,14 +198,14 @@ def test_a_server_that_refuses_further_connections_is_gone_along_with(
 def test_a_server_that_ignores_ranges_after_all_is_gone_along_with(
     server: HostileServer, fetch: Fetch, big: bytes
 ) -> None:
-    url = server.serve("/x", big, [SLOW_FIRST, does.ignore_range()])
+    url = server.serve("/x", big, [*slow_first(), does.ignore_range()])
     assert fetch(url) == big
 
 
 def test_a_server_that_refuses_ranges_after_all_is_gone_along_with(
     server: HostileServer, fetch: Fetch, big: bytes
 ) -> None:
-    url = server.serve("/x", big, [SLOW_FIRST, does.refuse_ranges()])
+    url = server.serve("/x", big, [*slow_first(), does.refuse_ranges()])
     assert fetch(url) == big
 
 
@@ -212,24 +213,24 @@ def test_a_server_that_refuses_ranges_after_all_is_gone_along_with(
 def test_a_server_with_broken_ranges_is_gone_along_with(
     server: HostileServer, fetch: Fetch, big: bytes, lie: Behaviour
 ) -> None:
-    assert fetch(server.serve("/x", big, [SLOW_FIRST, lie])) == big
+    assert fetch(server.serve("/x", big, [*slow_first(), lie])) == big
 
 
 def test_a_cut_among_broken_ranges_starts_anew(server: HostileServer, fetch: Fetch, big: bytes) -> None:
     """Nobody is left, and what the others met was a refusal: that does not end the download."""
     cut = does.truncate(3 << 20, times=1).only(is_plain)
     late = does.delay(0.5).only(lambda request: not is_plain(request))
-    assert fetch(server.serve("/x", big, [SLOW_FIRST, cut, late, does.ignore_range()])) == big
+    assert fetch(server.serve("/x", big, [*slow_first(), cut, late, does.ignore_range()])) == big
 
 
 def test_a_connection_that_breaks_is_made_up_for_by_the_others(server: HostileServer, fetch: Fetch, big: bytes) -> None:
     breaks = does.reset(500_000, times=1).only(lambda request: not is_plain(request))
-    assert fetch(server.serve("/x", big, [SLOW_FIRST, breaks])) == big
+    assert fetch(server.serve("/x", big, [*slow_first(), breaks])) == big
 
 
 def test_all_connections_may_break_and_be_made_anew(server: HostileServer, fetch: Fetch, big: bytes) -> None:
     breaks = does.truncate(1_500_000)
-    assert fetch(server.serve("/x", big, [SLOW_FIRST, breaks]), retries=5) == big
+    assert fetch(server.serve("/x", big, [*slow_first(), breaks]), retries=5) == big
 
 
 def test_a_connection_that_stalls_is_made_up_for(server: HostileServer, fetch: Fetch, big: bytes) -> None:
@@ -239,16 +240,16 @@ def test_a_connection_that_stalls_is_made_up_for(server: HostileServer, fetch: F
         connect_timeout_s=1, read_timeout_s=0.3, pool_size=16, user_agent="test", trust_env=False
     )
     stalls = does.stall(500_000, 60, times=1).only(lambda request: not is_plain(request))
-    assert fetch(server.serve("/x", big, [SLOW_FIRST, stalls])) == big
+    assert fetch(server.serve("/x", big, [*slow_first(), stalls])) == big
 
 
 def test_a_connection_that_drips_is_made_up_for(server: HostileServer, fetch: Fetch, big: bytes) -> None:
     drips = does.drip(200, times=1).only(lambda request: not is_plain(request))
-    assert fetch(server.serve("/x", big, [SLOW_FIRST, drips]), limits=Limits(slow_s=0.5)) == big
+    assert fetch(server.serve("/x", big, [*slow_first(), drips]), limits=Limits(slow_s=0.5)) == big
 
 
 def test_a_file_replaced_in_the_middle_starts_anew(server: HostileServer, fetch: Fetch, big: bytes) -> None:
-    url = server.serve("/x", big, SLOW_FIRST)
+    url = server.serve("/x", big, slow_first())
     replaced = threading.Event()
 
     def once(received: int) -> None:
@@ -265,7 +266,7 @@ def test_connections_that_reach_servers_with_different_etags_give_a_right_result
     server: HostileServer, fetch: Fetch, big: bytes
 ) -> None:
     """A farm whose machines make ETags of their own: parts of one are refused by the others."""
-    url = server.serve("/x", big, [SLOW_FIRST, other_etag()])
+    url = server.serve("/x", big, [*slow_first(), other_etag()])
     assert fetch(url) == big
 
 
@@ -277,7 +278,7 @@ def other_etag() -> Behaviour:
 
 
 def test_other_bytes_on_further_connections_are_never_returned(server: HostileServer, fetch: Fetch, big: bytes) -> None:
-    url = server.serve("/x", big, [SLOW_FIRST, does.other_bytes_on_range(big[::-1])])
+    url = server.serve("/x", big, [*slow_first(), does.other_bytes_on_range(big[::-1])])
     with pytest.raises(DigestMismatch):
         fetch(url, pin_of(big))
     assert fetch.parts() == []

@@ -116,6 +116,7 @@ class Catalog:
             self._check_enum(name, self._mapping(about, name))
         self.generated_from = str(document.get("generated_from", ""))
         self._builders: dict[str, str] | None = None
+        self._by_url: dict[str, tuple[str, str]] | None = None
 
     def _error(self, reason: str) -> InvalidRecord:
         return InvalidRecord(place=self.place, reason=f"not a catalog: {reason}")
@@ -177,6 +178,17 @@ class Catalog:
         for enum in self._enums:
             for member in self.members(enum):
                 yield self.entry(enum, member)
+
+    def entry_of_source(self, source: Source) -> Entry | None:
+        """Return the entry that comes from a source, as the catalog writes it, or None."""
+        if self._by_url is None:
+            self._by_url = {
+                str(values.get("source")).partition("#")[0]: (enum, member)
+                for enum, about in self._enums.items()
+                for member, values in about.get("entries", _EMPTY).items()
+            }
+        found = self._by_url.get(source.display)
+        return self.entry(*found) if found is not None else None
 
     def _entry(self, enum: str, about: Mapping[str, Any], member: str, values: Mapping[str, Any]) -> Entry:
         source, pin = parse_source(_field(values, "source", str) or "")

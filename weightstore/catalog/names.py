@@ -157,7 +157,8 @@ def _nearest(name: str, catalogs: Iterable[Catalog]) -> list[str]:
     names: dict[str, str] = {}
     for catalog in catalogs:
         if dot and (enum := _fold(enum_part, catalog.enums())) is not None:
-            members = {one.lower(): f"{enum}.{one}" for one in [*catalog.members(enum), "DEFAULT"]}
+            default = ["DEFAULT"] if catalog.member_name(enum, "DEFAULT") is not None else []
+            members = {one.lower(): f"{enum}.{one}" for one in [*catalog.members(enum), *default]}
             close = difflib.get_close_matches(member.lower(), members, n=3, cutoff=0.4)
             return [members[one] for one in close] or list(members.values())[:3]
         builder, colon, member = name.partition(":")

@@ -15,7 +15,7 @@ from weightstore.cli.options import shared_options, write_example
 
 EXIT_CODES = (
     (0, "done"),
-    (1, "a defect of weightstore"),
+    (1, "a question answered with no, or a defect of weightstore"),
     (2, "a wrong argument or setting"),
     (3, "no such weights name"),
     (4, "not in any store, and not fetched"),

