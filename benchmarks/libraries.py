@@ -171,7 +171,7 @@ def _client_factory(job: Job, settings: dict[str, str]) -> Callable[[], Client]:
         module = importlib.import_module(package)
         for found in pkgutil.walk_packages(module.__path__, f"{package}."):
             importlib.import_module(found.name)
-    _import_early("weightstore.prefetch", "filelock", "platformdirs", "requests", "netrc")
+    _import_early("weightstore.batch", "filelock", "platformdirs", "requests", "netrc")
     environ = {
         "WEIGHTSTORE_CONFIG": os.devnull,  # not what whoever runs this has configured
         "WEIGHTSTORE_HOME": str(job.into / "store"),

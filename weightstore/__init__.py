@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
+    from weightstore.batch import Plan, Progress, Report
     from weightstore.catalog.entries import Catalog, Entry
     from weightstore.catalog.lockfile import Locked, Lockfile
     from weightstore.client import Client, Explanation, Stored
     from weightstore.config import Config
     from weightstore.digest import Digest, Pin
     from weightstore.errors import WeightStoreError
-    from weightstore.prefetch import Plan, Progress, Report
     from weightstore.shortcuts import open, path, prefetch  # noqa: A004 - weightstore.open, like io.open
     from weightstore.source import Source
     from weightstore.transfer.progress import Meter
@@ -37,9 +37,9 @@ _HOMES = {
     "Lockfile": "catalog.lockfile",
     "Meter": "transfer.progress",
     "Pin": "digest",
-    "Plan": "prefetch",
-    "Progress": "prefetch",
-    "Report": "prefetch",
+    "Plan": "batch",
+    "Progress": "batch",
+    "Report": "batch",
     "Source": "source",
     "Stored": "client",
     "WeightStoreError": "errors",

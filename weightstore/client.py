@@ -29,9 +29,9 @@ from weightstore.transfer.progress import Meter, Silent
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from weightstore.batch import Plan, Progress, Report
     from weightstore.catalog.entries import Entry
     from weightstore.catalog.lockfile import Locked, Lockfile
-    from weightstore.prefetch import Plan, Progress, Report
     from weightstore.store.layers import Layer
 
 Note = Callable[[str], None]
@@ -245,7 +245,7 @@ class Client:
 
     def plan(self, wanted: Iterable[Wanted]) -> Plan:
         """Return what a prefetch of these would do. Opens no socket."""
-        from weightstore.prefetch import make_plan
+        from weightstore.batch import make_plan
 
         return make_plan(wanted, obtainer=self.obtainer)
 
@@ -277,7 +277,7 @@ class Client:
             UnknownName, InvalidInput, Drift: the request cannot be used.
             NoSpace: it will not fit; found before anything is fetched.
         """
-        from weightstore.prefetch import NoProgress, run_plan
+        from weightstore.batch import NoProgress, run_plan
 
         if plan is None:
             wanted = self.gather(names, task=task, everything=everything, lockfile=lockfile)

@@ -12,7 +12,7 @@ from weightstore.config import Config
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from weightstore.prefetch import Report
+    from weightstore.batch import Report
 
 
 def path(name: str, *, sha256: str | None = None, fetch: bool = True) -> Path:

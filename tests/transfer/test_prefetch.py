@@ -17,11 +17,11 @@ import pytest
 from tests.servers import behaviours as does
 from tests.servers.hostile import HostileServer
 from tests.transfer.conftest import Remembering
+from weightstore.batch import Item, NoProgress, Plan, Report, Result, check_room
 from weightstore.client import Client
 from weightstore.config import Config
 from weightstore.digest import Pin
 from weightstore.errors import Cancelled, NoSpace, NotPresent, SourceNotFound
-from weightstore.prefetch import Item, NoProgress, Plan, Report, Result, check_room
 from weightstore.records import Wanted
 from weightstore.source import Source
 from weightstore.transfer.progress import Meter

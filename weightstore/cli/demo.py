@@ -16,8 +16,8 @@ from weightstore.cli.options import command_with_example
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from weightstore.batch import Progress
     from weightstore.cli.settings import Settings
-    from weightstore.prefetch import Progress
 
 
 @command_with_example(
@@ -57,7 +57,7 @@ def command(settings: Settings, *, keep: Path | None) -> None:
             with LiveProgress(settings, outcomes=False) as live:
                 yield live
         else:
-            from weightstore.prefetch import NoProgress
+            from weightstore.batch import NoProgress
 
             yield NoProgress()
 

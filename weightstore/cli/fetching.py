@@ -10,9 +10,9 @@ from weightstore.cli.settings import described
 from weightstore.errors import Cancelled, NoSpace
 
 if TYPE_CHECKING:
+    from weightstore.batch import Plan, Report, Result
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
-    from weightstore.prefetch import Plan, Report, Result
 
 
 def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = None) -> Report:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from weightstore.batch import Item, Plan, Result
     from weightstore.cli.settings import Settings
-    from weightstore.prefetch import Item, Plan, Result
     from weightstore.transfer.progress import Meter
 
 _REFRESHES_PER_S = 8

@@ -10,9 +10,9 @@ import click
 from weightstore.cli.options import Bytes, WeightsName, command_with_example, shared_options
 
 if TYPE_CHECKING:
+    from weightstore.batch import Item, Plan
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
-    from weightstore.prefetch import Item, Plan
 
 
 @command_with_example(

@@ -13,8 +13,8 @@ from weightstore.cli import units
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from weightstore.batch import Item, Plan, Progress, Result
     from weightstore.cli.settings import Settings
-    from weightstore.prefetch import Item, Plan, Progress, Result
     from weightstore.transfer.progress import Meter
 
 _WINDOW_S = 5.0

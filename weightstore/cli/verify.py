@@ -14,10 +14,10 @@ from weightstore.errors import IntegrityError, NotPresent, StoreError
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
+    from weightstore.batch import Report
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
     from weightstore.digest import Digest
-    from weightstore.prefetch import Report
     from weightstore.records import Wanted
     from weightstore.store.layers import Layer
     from weightstore.store.verify import Checked

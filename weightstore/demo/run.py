@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from weightstore.batch import Progress, Report
     from weightstore.demo.checkpoints import Checkpoint
-    from weightstore.prefetch import Progress, Report
 
 _SLOW_BYTES_PER_S = 8e6
 _PATIENCE_S = 30.0
