@@ -128,6 +128,9 @@ class Catalog:
 
     def _check_enum(self, name: str, about: Mapping[str, Any]) -> None:
         entries = self._mapping(about.get("entries"), f"{name}.entries")
+        for member, values in entries.items():
+            if not isinstance(values, dict):
+                raise self._error(f"{name}.{member} is not an object")
         for field_name in ("builder", "task", "default"):
             if not isinstance(about.get(field_name, ""), str | None):
                 raise self._error(f"{name}.{field_name} is not a string")
@@ -169,7 +172,7 @@ class Catalog:
         about = self._enums[enum]
         values = about["entries"][member]
         try:
-            return self._entry(enum, about, member, self._mapping(values, member))
+            return self._entry(enum, about, member, values)
         except (InvalidSource, InvalidDigest, TypeError, ValueError, OverflowError, KeyError) as error:
             raise self._error(f"{enum}.{member}: {error!s}") from None
 
@@ -185,7 +188,7 @@ class Catalog:
             self._by_url = {
                 str(values.get("source")).partition("#")[0]: (enum, member)
                 for enum, about in self._enums.items()
-                for member, values in about.get("entries", _EMPTY).items()
+                for member, values in about["entries"].items()
             }
         found = self._by_url.get(source.display)
         return self.entry(*found) if found is not None else None
