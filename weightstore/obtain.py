@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from weightstore.transfer.transport import Transport
 
 Via = Literal["store", "layer", "mirror", "origin"]
+# So often may other processes take a download over before it is given up.
+_LOSSES = 3
 Known = Literal["pin", "ref", "prefix", "nothing"]
 
 
@@ -158,11 +160,25 @@ class Obtainer:
             NoSpace, StoreError: it cannot be stored.
             Cancelled: ``stop`` was set.
         """
+        from weightstore.store.publish import PartLost  # start-up: not for a hit
+
+        for _ in range(_LOSSES):
+            located = self.locate(wanted, note=meter.note)
+            if located.hit is not None:
+                return obtained_from(located.hit)
+            try:
+                return self._in_turn(wanted, located, meter, stop, sync_name=sync_name)
+            except PartLost as error:
+                # Another process believed this one dead and went on with its part: see what became of it.
+                meter.note(str(error))
+        raise SourceUnavailable(source=wanted.source.display, reason="other processes kept taking the download over")
+
+    def _in_turn(
+        self, wanted: Wanted, located: Located, meter: Meter, stop: threading.Event, *, sync_name: bool
+    ) -> Obtained:
+        """Fetch a missing blob when it is our turn, or take what others fetched before."""
         from weightstore.store.flight import flight  # start-up: not for a hit
 
-        located = self.locate(wanted, note=meter.note)
-        if located.hit is not None:
-            return obtained_from(located.hit)
         candidates = self._candidates(wanted, located)
         layout = self.writable()
         key = f"sha256-{located.digest.hex}" if located.digest is not None else f"source-{wanted.source.key}"
@@ -281,7 +297,7 @@ class Obtainer:
         *,
         sync_name: bool,
     ) -> Obtained:
-        from weightstore.store.publish import PartLost, publish
+        from weightstore.store.publish import publish
         from weightstore.transfer.download import Limits, download
         from weightstore.transfer.retry import RetryPolicy
 
@@ -316,13 +332,11 @@ class Obtainer:
             ) from None
         try:
             path = publish(done.part, done.digest, size=done.size, receipts=self.receipts, sync_name=sync_name)
-        except PartLost as error:
-            raise SourceUnavailable(source=candidate.source.display, reason=str(error)) from None
         except BaseException:
             done.part.discard()
             raise
         self._record(wanted, candidate, done.digest, done.size, layout, meter)
-        return Obtained(path, done.digest, done.size, candidate.kind, candidate.source.display, received=done.size)
+        return Obtained(path, done.digest, done.size, candidate.kind, candidate.source.display, received=done.received)
 
     def _the_transports(self) -> Transports:
         with self._lock:  # two of them would be two caps on connections

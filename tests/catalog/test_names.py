@@ -152,6 +152,7 @@ def test_member_that_only_case_could_tell_apart_must_be_spelled_exactly(tmp_path
 
     assert names("net_weights.Big", twins) == ["Net_Weights.Big"]
     assert set(failure("Net_Weights.big", twins).suggestions) == {"Net_Weights.BIG"}
+    assert "Net_Weights.DEFAULT" not in failure("Net_Weights.DEFAULT", twins).suggestions
 
 
 def test_names_are_resolved_in_order_and_once() -> None:

@@ -74,7 +74,7 @@ def test_a_later_run_goes_on(server: HostileServer, fetch: Fetch, data: bytes, l
     assert fetch(left) == data
     assert last_range(server) == CUT
     assert sum(request.body_bytes_sent for request in server.requests) == len(data)
-    assert fetch.meter.notes == [f"resuming after {CUT} bytes"]
+    assert fetch.meter.notes == [f"resuming after {CUT / 1e6:.1f} MB"]
     assert fetch.parts() == []
 
 

@@ -271,6 +271,7 @@ def test_fragment_is_no_part_of_a_source() -> None:
 @example("https://host/\udcff")
 @example("/\udcff")
 @example("/\0")
+@example("~\0")
 @example("https://[")
 @example("https://host/x#sha256=00")
 def test_any_text_is_a_source_or_invalid_input(text: str) -> None:

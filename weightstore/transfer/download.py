@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -38,8 +39,6 @@ from weightstore.transfer.ranged import (
 from weightstore.transfer.transport import RangeNotSatisfiable
 
 if TYPE_CHECKING:
-    import threading
-
     from weightstore.digest import Pin
     from weightstore.source import Source
     from weightstore.store.blobs import Hasher
@@ -79,12 +78,13 @@ class _State:
     total: int | None = None
     validator: Validator = field(default_factory=Validator)
     is_resumed: bool = False
+    is_pieced: bool = False
     may_range: bool = True
 
     def start_anew(self) -> None:
         self.part.truncate(0)
         self.offset, self.hasher = 0, hashlib.sha256()
-        self.total, self.validator, self.is_resumed = None, Validator(), False
+        self.total, self.validator, self.is_resumed, self.is_pieced = None, Validator(), False, False
 
     @property
     def is_complete(self) -> bool:
@@ -93,11 +93,15 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """A complete part: its content has ``digest`` and ``size`` bytes."""
+    """A complete part: its content has ``digest`` and ``size`` bytes, of which ``received`` came just now.
+
+    ``received`` is less than the size where a part was resumed, and more where something had to be fetched again.
+    """
 
     part: Part
     digest: Digest
     size: int
+    received: int
 
 
 def download(
@@ -128,6 +132,22 @@ def download(
     return job.run()
 
 
+class _Counting:
+    """Passes everything on to a meter, and counts the bytes."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self._lock = threading.Lock()
+        self.received = 0
+        self.start = meter.start
+        self.note = meter.note
+
+    def advance(self, size: int) -> None:
+        with self._lock:
+            self.received += size
+        self._meter.advance(size)
+
+
 class _Download:
     def __init__(
         self,
@@ -151,7 +171,7 @@ class _Download:
         self.connections = connections
         self.retry = retry
         self.stop = stop
-        self.meter = meter
+        self.meter = _Counting(meter)
 
     def run(self) -> Downloaded:
         state = self._resumed() or _State(Part.create(self.layout, self.key))
@@ -170,7 +190,7 @@ class _Download:
         """Attempt until the file is complete and right, or no further attempt is worth it."""
         attempt = restarts = best = 0
         while True:
-            was_resumed = state.is_resumed or state.offset > 0
+            is_pieced = state.is_resumed or state.offset > 0
             try:
                 digest = self._attempt(state)
                 self._compare(state, digest)
@@ -184,11 +204,12 @@ class _Download:
                 state.start_anew()
                 state.may_range = False
             except DigestMismatch:
-                # The beginning may be of another version than the end, or was damaged while it lay: once more, whole.
-                if not was_resumed or restarts >= _RESTARTS:
+                # The pieces may be of several versions, or the beginning was damaged while it lay, or the connection
+                # was cut where only its end tells the file's: once more, whole.
+                if not (is_pieced or state.is_pieced) or restarts >= _RESTARTS:
                     raise
                 restarts = _RESTARTS
-                self.meter.note("what was resumed does not fit: starting anew")
+                self.meter.note("the pieces do not fit: starting anew")
                 state.start_anew()
                 state.may_range = False
             except SourceUnavailable as error:
@@ -200,7 +221,7 @@ class _Download:
                     raise
                 self._pause(self.retry.delay_s(attempt, error), error)
             else:
-                return Downloaded(state.part, digest, state.offset)
+                return Downloaded(state.part, digest, state.offset, self.meter.received)
 
     def _compare(self, state: _State, digest: Digest) -> None:
         if not self.pin.matches(digest):
@@ -230,7 +251,7 @@ class _Download:
                     journal.validator if same else Validator(),
                     is_resumed=True,
                 )
-                self.meter.note(f"resuming after {journal.offset} bytes")
+                self.meter.note(f"resuming after {journal.offset / 1e6:.1f} MB")
             else:
                 part.discard()
         return chosen
@@ -301,6 +322,7 @@ class _Download:
         # A partial answer may leave out what the first one said.
         state.total = state.total if answer.total is None else answer.total
         state.validator = answer.validator or state.validator
+        state.is_pieced |= not answer.self_delimiting
         is_delimited = answer.self_delimiting or (answer.start > 0 and state.total is not None)
         if not is_delimited and not self.pin.is_pinned and self.limits.exact_size is None:
             raise RefusedResponse(
@@ -385,6 +407,7 @@ class _Download:
     def _ranged(self, body: Body, state: _State, rate: float) -> Digest:
         if state.total is None:
             raise TransferError(source=self.source.display, reason="ranges of a file of unknown length")
+        state.is_pieced = True
         ranged = RangedDownload(
             self.source,
             state.part.fd,

@@ -18,10 +18,9 @@ from weightstore.errors import (
     RefusedResponse,
     SourceUnavailable,
     TransferError,
-    WeightStoreError,
 )
 from weightstore.store.layout import translated
-from weightstore.transfer.extents import Chunk, Extents
+from weightstore.transfer.extents import MAX_CHUNK, Chunk, Extents
 from weightstore.transfer.pace import Pace
 from weightstore.transfer.pipeline import READ_SIZE, Cadence, Checkpoint, start_write_back
 
@@ -45,6 +44,12 @@ _STEPS = (4, 8, 16, 32, 64)
 _GAIN_PER_DOUBLING = 1.2
 _TICK_S = 0.02
 _WRITE_BACK = 32 << 20
+# A chunk is about one second of its connection: what lies beyond the frontier is lost when the download is stopped.
+_CHUNK_S = 1.0
+_SMALLEST_CHUNK = 256 << 10
+# So often, when the last connection failed, one more is opened before all beyond the frontier is given up.
+_REVIVALS = 3
+_REVIVE_AFTER_S = 0.5
 
 
 class FileChanged(TransferError):
@@ -86,7 +91,8 @@ class RangedDownload:
         self._lock = threading.Lock()
         self._workers: set[threading.Thread] = set()
         self._wanted = 1
-        self._fatal: WeightStoreError | None = None
+        self._rate = 0.0
+        self._fatal: Exception | None = None
         self._last: TransferError | None = None
         self.hasher = hasher
         self.hashed = offset
@@ -104,9 +110,10 @@ class RangedDownload:
         """
         hashing = threading.Thread(target=self._follow, name="weightstore-hash", daemon=True)
         hashing.start()
+        self._rate = rate
         try:
-            self._spawn(body, self._extents.claim(workers=self._limit), extra=False)
-            self._steer(rate)
+            self._spawn(body, self._claim(), extra=False)
+            self._steer()
         finally:
             self._extents.stop()
             for worker in list(self._workers):
@@ -122,19 +129,31 @@ class RangedDownload:
 
     # -- steering -----------------------------------------------------------------------------------------------
 
-    def _steer(self, rate: float) -> None:
+    def _steer(self) -> None:
+        """Open connections while it helps, until all is fetched or nothing more can be done."""
         growing = True
+        revivals = _REVIVALS
         measured_from, measured_at = self._extents.received, time.monotonic()
         self._grow()
-        while self._alive() and not self._stop.is_set() and self._fatal is None:
+        while not self._stop.is_set() and self._fatal is None:
             self._stop.wait(_TICK_S)
+            if not self._alive():
+                if self._extents.frontier >= self._total or revivals == 0:
+                    return
+                revivals -= 1
+                self._stop.wait(_REVIVE_AFTER_S)
+                self._spawn(None, None, extra=False)
             elapsed = time.monotonic() - measured_at
-            if not growing or elapsed < SETTLE_S:
+            if elapsed < SETTLE_S:
                 continue
             received = self._extents.received
-            now_rate = (received - measured_from) / elapsed
-            growing = now_rate >= rate * self._expected_gain() and self._grow()
-            rate, measured_from, measured_at = now_rate, received, time.monotonic()
+            rate = (received - measured_from) / elapsed
+            growing = growing and rate >= self._rate * self._expected_gain() and self._grow()
+            self._rate, measured_from, measured_at = rate, received, time.monotonic()
+
+    def _claim(self) -> Chunk | None:
+        largest = int(self._rate / self._wanted * _CHUNK_S)
+        return self._extents.claim(workers=self._limit, largest=max(_SMALLEST_CHUNK, min(largest, MAX_CHUNK)))
 
     def _expected_gain(self) -> float:
         doublings = {4: 2.0}.get(self._wanted, 1.0)
@@ -146,7 +165,11 @@ class RangedDownload:
         before = self._wanted
         while self._wanted < target and self._connections.try_take():
             self._wanted += 1
-            self._spawn(None, None, extra=True)
+            try:
+                self._spawn(None, None, extra=True)
+            except RuntimeError:  # can't start new thread: a limit of this machine
+                self._connections.give_back()
+                self._limit = target = self._wanted = self._wanted - 1
         return self._wanted > before
 
     def _alive(self) -> bool:
@@ -156,8 +179,8 @@ class RangedDownload:
     def _spawn(self, body: Body | None, chunk: Chunk | None, *, extra: bool) -> None:
         worker = threading.Thread(target=self._work, args=(body, chunk, extra), name="weightstore-range", daemon=True)
         with self._lock:
+            worker.start()
             self._workers.add(worker)
-        worker.start()
 
     # -- workers ------------------------------------------------------------------------------------------------
 
@@ -165,15 +188,14 @@ class RangedDownload:
         try:
             if body is not None and chunk is not None:
                 self._stream(body, chunk)
-            while (chunk := self._extents.claim(workers=self._limit)) is not None:
+            while (chunk := self._claim()) is not None:
                 self._fetch(chunk)
         except (SourceUnavailable, RefusedResponse) as error:
             # This connection ends, and what it had not fetched is for the others.
             self._last = error
             self._limit = self._wanted
-        except WeightStoreError as error:
-            self._fatal = error
-            self._extents.stop()
+        except Exception as error:  # noqa: BLE001 - raised by run(), in the caller's thread
+            self._fail(error)
         finally:
             if extra:
                 self._connections.give_back()
@@ -242,17 +264,17 @@ class RangedDownload:
                 while self.hashed < frontier:
                     data = os.pread(self._fd, min(READ_SIZE, frontier - self.hashed), self.hashed)
                     if not data:
-                        raise OSError("the part is shorter than what was written")
+                        raise TransferError(source=self._source.display, reason="its part cannot be read back")
                     self.hasher.update(data)
                     self.hashed += len(data)
                     self._cadence.passed(self.hashed, self.hasher)
                     if self.hashed - written_back >= _WRITE_BACK:
                         start_write_back(self._fd, written_back, self.hashed - written_back)
                         written_back = self.hashed
-        except (OSError, WeightStoreError) as error:
-            self._fatal = (
-                error
-                if isinstance(error, WeightStoreError)
-                else TransferError(source=self._source.display, reason=f"its part cannot be read back: {error}")
-            )
-            self._extents.stop()
+        except Exception as error:  # noqa: BLE001 - raised by run(), in the caller's thread
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Stop everything; :meth:`run` raises the error."""
+        self._fatal = error
+        self._extents.stop()
