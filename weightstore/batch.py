@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from weightstore.errors import Cancelled, NoSpace, WeightStoreError
-from weightstore.obtain import Obtained, Obtainer, obtained_from
+from weightstore.obtain import Obtained, Obtainer, Shared, obtained_from
+from weightstore.store.durability import GroupSync
 from weightstore.transfer.progress import Meter, Silent
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ if TYPE_CHECKING:
 _FALLOC_FL_KEEP_SIZE = 1
 # How long Ctrl-C waits for connections that do not answer before leaving them to the end of the process.
 _PATIENCE_S = 3.0
+# While some files download, others are synced: an fsync takes about as long as 1 MiB from a fast server.
+_THREADS_PER_JOB = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One blob of a plan. ``size`` is in bytes, None where nobody knows; ``obtained`` tells where a present one lies."""
+    """One blob of a plan. ``size`` is in bytes, None where nobody knows; ``obtained`` says where a present one lies."""
 
     wanted: Wanted
     names: tuple[str, ...]
@@ -222,18 +225,20 @@ def run_plan(
         else:
             todo.put(index)
 
+    shared = Shared(threading.Semaphore(jobs), GroupSync())
+
     def work() -> None:
         while not stop.is_set():
             try:
                 index = todo.get_nowait()
             except queue.Empty:
                 return
-            results[index] = _run_item(plan.items[index], obtainer, progress, stop)
+            results[index] = _run_item(plan.items[index], obtainer, progress, stop, shared)
             progress.done(results[index])
 
     workers = [
         threading.Thread(target=work, name=f"weightstore-{number}", daemon=True)
-        for number in range(min(jobs, len(plan.missing)))
+        for number in range(min(_THREADS_PER_JOB * jobs, len(plan.missing)))
     ]
     for worker in workers:
         worker.start()
@@ -255,11 +260,11 @@ def run_plan(
     return Report(tuple(final), time.monotonic() - began)
 
 
-def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threading.Event) -> Result:
+def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threading.Event, shared: Shared) -> Result:
     began = time.monotonic()
     meter = progress.meter(item)
     try:
-        obtained = obtainer.obtain(item.wanted, meter=meter, stop=stop, sync_name=False)
+        obtained = obtainer.obtain(item.wanted, meter=meter, stop=stop, shared=shared)
     except Cancelled as error:
         return Result(item, "cancelled", error=error, elapsed_s=time.monotonic() - began)
     except WeightStoreError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from weightstore.config import Config
     from weightstore.source import Source
+    from weightstore.store.durability import GroupSync
     from weightstore.store.receipts import Receipts
     from weightstore.transfer.policy import Candidate
     from weightstore.transfer.progress import Meter
@@ -61,6 +63,17 @@ class Obtained:
     via: Via
     place: str
     received: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What downloads share that run side by side: turns on the network, and syncing to disk.
+
+    More of them may be under way than there are turns: those that are done wait to be synced together.
+    """
+
+    turns: threading.Semaphore
+    sync: GroupSync
 
 
 class Transports:
@@ -150,8 +163,8 @@ class Obtainer:
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
-    def obtain(self, wanted: Wanted, *, meter: Meter, stop: threading.Event, sync_name: bool = True) -> Obtained:
-        """Return a verified blob, fetched if no layer has it. For ``sync_name`` see :func:`publish`.
+    def obtain(self, wanted: Wanted, *, meter: Meter, stop: threading.Event, shared: Shared | None = None) -> Obtained:
+        """Return a verified blob, fetched if no layer has it. ``shared`` is for many at once.
 
         Raises:
             NotPresent: it would have to be fetched, and we are offline.
@@ -167,14 +180,14 @@ class Obtainer:
             if located.hit is not None:
                 return obtained_from(located.hit)
             try:
-                return self._in_turn(wanted, located, meter, stop, sync_name=sync_name)
+                return self._in_turn(wanted, located, meter, stop, shared=shared)
             except PartLost as error:
                 # Another process believed this one dead and went on with its part: see what became of it.
                 meter.note(str(error))
         raise SourceUnavailable(source=wanted.source.display, reason="other processes kept taking the download over")
 
     def _in_turn(
-        self, wanted: Wanted, located: Located, meter: Meter, stop: threading.Event, *, sync_name: bool
+        self, wanted: Wanted, located: Located, meter: Meter, stop: threading.Event, *, shared: Shared | None
     ) -> Obtained:
         """Fetch a missing blob when it is our turn, or take what others fetched before."""
         from weightstore.store.flight import flight  # start-up: not for a hit
@@ -197,7 +210,7 @@ class Obtainer:
         ) as hit:
             if hit is not None:
                 return obtained_from(hit)
-            return self._fetch(wanted, located, candidates, layout, key, meter, stop, sync_name=sync_name)
+            return self._fetch(wanted, located, candidates, layout, key, meter, stop, shared=shared)
 
     def _candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
         from weightstore.transfer.policy import route
@@ -241,7 +254,7 @@ class Obtainer:
 
     def sync_names(self) -> None:
         """Make the names of everything published so far durable."""
-        from weightstore.store.publish import sync_directory
+        from weightstore.store.durability import sync_directory
 
         sync_directory(self.writable().blobs)
 
@@ -255,7 +268,7 @@ class Obtainer:
         meter: Meter,
         stop: threading.Event,
         *,
-        sync_name: bool,
+        shared: Shared | None,
     ) -> Obtained:
         failures: list[WeightStoreError] = []
         no_space: NoSpace | None = None
@@ -264,7 +277,7 @@ class Obtainer:
             if mirror in self._dead_mirrors:
                 continue
             try:
-                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop, sync_name=sync_name)
+                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop, shared=shared)
             except NoSpace as error:
                 # A mirror may have lied about the size. If it did not, the next source meets the same.
                 if not mirror or error.needed is None:
@@ -295,7 +308,7 @@ class Obtainer:
         meter: Meter,
         stop: threading.Event,
         *,
-        sync_name: bool,
+        shared: Shared | None,
     ) -> Obtained:
         from weightstore.store.publish import publish
         from weightstore.transfer.download import Limits, download
@@ -312,26 +325,29 @@ class Obtainer:
             slow_s=config.read_timeout_s,
         )
         try:
-            done = download(
-                candidate.source,
-                pin,
-                layout=layout,
-                key=key,
-                transport=transports.transport_for(candidate.source),
-                limits=limits,
-                connections=transports.connections,
-                # A mirror that fails is passed over, not begged: what it gave is resumed from the next source.
-                retry=RetryPolicy(attempts=config.retries if candidate.kind == "origin" else 0),
-                stop=stop,
-                meter=meter,
-            )
+            with shared.turns if shared is not None else contextlib.nullcontext():
+                done = download(
+                    candidate.source,
+                    pin,
+                    layout=layout,
+                    key=key,
+                    transport=transports.transport_for(candidate.source),
+                    limits=limits,
+                    connections=transports.connections,
+                    # A mirror that fails is passed over, not begged: what it gave is resumed from the next source.
+                    retry=RetryPolicy(attempts=config.retries if candidate.kind == "origin" else 0),
+                    stop=stop,
+                    meter=meter,
+                )
         except DigestMismatch as error:
             recorded = located.known_by == "ref" and candidate.kind == "origin" and not wanted.pin.is_pinned
             raise DigestMismatch(
                 source=error.source, expected=error.expected, actual=error.actual, recorded=recorded
             ) from None
         try:
-            path = publish(done.part, done.digest, size=done.size, receipts=self.receipts, sync_name=sync_name)
+            path = publish(
+                done.part, done.digest, size=done.size, receipts=self.receipts, group=shared.sync if shared else None
+            )
         except BaseException:
             done.part.discard()
             raise

@@ -115,7 +115,7 @@ class Fields:
 
 
 def _encode(values: dict[str, Any]) -> bytes:
-    return (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(values, ensure_ascii=False) + "\n").encode()
 
 
 def timestamp(moment: datetime) -> str:

@@ -1,21 +1,33 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import filelock
 import pytest
 
 from tests.store.conftest import gone, journal_of, leave_part
 from weightstore.errors import Cancelled
 from weightstore.store.flight import flight
 from weightstore.store.layout import Layout
+from weightstore.store.locks import BestLock, FileLock, RangeLock
 from weightstore.store.parts import Part
 
 KEY = "sha256-" + "ab" * 32
+
+
+@contextlib.contextmanager
+def held(layout: Layout) -> Iterator[None]:
+    """Hold the flight's lock, as another process does."""
+    lock = BestLock(layout, KEY)
+    assert lock.try_acquire() == "held"
+    yield
+    lock.release()
 
 
 def fly(
@@ -77,7 +89,7 @@ def test_only_one_flies_at_a_time(layout: Layout) -> None:
 def test_a_waiter_says_for_whom_and_takes_what_arrives(layout: Layout) -> None:
     waits: list[str] = []
     arrivals = iter([None, None, None, "blob"])
-    with filelock.FileLock(layout.lock(KEY)), Part.create(layout, KEY):
+    with held(layout), Part.create(layout, KEY):
         found = fly(layout, arrived=lambda: next(arrivals), waits=waits)
     assert found == "blob"
     assert waits == [f"process {os.getpid()} on {os.uname().nodename}"]
@@ -86,14 +98,14 @@ def test_a_waiter_says_for_whom_and_takes_what_arrives(layout: Layout) -> None:
 def test_a_waiter_before_the_first_byte_says_so(layout: Layout) -> None:
     waits: list[str] = []
     arrivals = iter([None, None, "blob"])
-    with filelock.FileLock(layout.lock(KEY)):
+    with held(layout):
         assert fly(layout, arrived=lambda: next(arrivals), waits=waits) == "blob"
     assert waits == ["another process that is about to download it"]
 
 
 def test_a_holder_that_does_not_write_is_overtaken(layout: Layout) -> None:
     began = time.monotonic()
-    with filelock.FileLock(layout.lock(KEY)):
+    with held(layout):
         assert fly(layout, stall_s=0.2) is None
     assert time.monotonic() - began < 5
 
@@ -108,7 +120,7 @@ def test_a_holder_that_writes_is_waited_for(layout: Layout) -> None:
             time.sleep(0.05)
         done.set()
 
-    with filelock.FileLock(layout.lock(KEY)):
+    with held(layout):
         grower = threading.Thread(target=grow)
         grower.start()
         assert fly(layout, arrived=lambda: "blob" if done.is_set() else None, stall_s=0.3) == "blob"
@@ -119,7 +131,7 @@ def test_a_holder_that_writes_is_waited_for(layout: Layout) -> None:
 def test_waiting_can_be_stopped(layout: Layout) -> None:
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
-    with filelock.FileLock(layout.lock(KEY)), pytest.raises(Cancelled):
+    with held(layout), pytest.raises(Cancelled):
         fly(layout, stop=stop)
 
 
@@ -136,16 +148,68 @@ def test_without_locks_an_abandoned_part_is_not_waited_for(layout: Layout) -> No
     assert fly(layout, locks=False) is None
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EIO, errno.EOPNOTSUPP, errno.EACCES])
-def test_a_lock_that_cannot_be_had_means_going_without(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    import fcntl
+@pytest.mark.parametrize("kind", [RangeLock, FileLock, BestLock])
+def test_a_lock_excludes_others_until_it_is_let_go(layout: Layout, kind: type[BestLock]) -> None:
+    first, second, other = kind(layout, KEY), kind(layout, KEY), kind(layout, "sha256-" + "cd" * 32)
+    assert first.try_acquire() == "held"
+    assert second.try_acquire() == "busy"
+    assert other.try_acquire() == "held"
+    first.release()
+    assert second.try_acquire() == "held"
+    second.release()
+    second.release()
+    other.release()
 
+
+@pytest.mark.parametrize("kind", [RangeLock, FileLock])
+def test_a_lock_ends_with_its_process(layout: Layout, kind: type[RangeLock]) -> None:
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        theirs = kind(layout, KEY)
+        os.write(write_end, theirs.try_acquire().encode())
+        time.sleep(60)
+        os._exit(0)
+    assert os.read(read_end, 10) == b"held"
+    mine = kind(layout, KEY)
+    assert mine.try_acquire() == "busy"
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    assert mine.try_acquire() == "held"
+    mine.release()
+    os.close(read_end)
+    os.close(write_end)
+
+
+def refuse_locks(monkeypatch: pytest.MonkeyPatch, number: int, *names: str) -> None:
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fcntl, "flock", fail)
+    for name in names:
+        monkeypatch.setattr(fcntl, name, fail)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EIO, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_lock_that_cannot_be_had_means_going_without(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    refuse_locks(monkeypatch, number, "fcntl", "flock")
+    assert fly(layout, stall_s=5) is None
+
+
+def test_without_range_locks_a_lock_file_is_taken(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_locks(monkeypatch, errno.EINVAL, "fcntl")
+    lock = BestLock(layout, KEY)
+    assert lock.try_acquire() == "held"
+    assert FileLock(layout, KEY).try_acquire() == "busy"
+    lock.release()
+    monkeypatch.setattr(sys, "platform", "plan9")
+    assert not RangeLock.is_known()
+
+
+def test_another_users_closed_lock_file_means_going_without(layout: Layout) -> None:
+    (layout.locks / "flights").mkdir()
+    assert RangeLock(layout, KEY).try_acquire() == "impossible"
     assert fly(layout, stall_s=5) is None
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from tests.store.conftest import Put, damage, digest_of
 from weightstore.errors import CannotReplace, StoreError
-from weightstore.store import publish as publishing
 from weightstore.store.blobs import list_blobs, open_verified
 from weightstore.store.layout import Layout
 from weightstore.store.parts import Part, list_parts
@@ -136,21 +135,6 @@ def test_a_damaged_blob_that_cannot_be_moved_is_an_error_that_says_so(
     monkeypatch.setattr(os, "rename", refuse)  # as a sticky directory does with another's file
     with pytest.raises(CannotReplace, match="verify --repair"):
         publish(part, digest_of(DATA), size=len(DATA), receipts=receipts)
-
-
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
-def test_a_directory_that_cannot_be_synced_is_only_sometimes_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def fail(_: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    if number == errno.EINVAL:
-        publishing.sync_directory(tmp_path)
-    else:
-        with pytest.raises(OSError, match="error"):
-            publishing.sync_directory(tmp_path)
 
 
 def test_many_writers_and_readers_never_see_a_wrong_byte(layout: Layout, receipts: Receipts, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from weightstore.store.durability import sync_directory
 from weightstore.store.layout import translated
-from weightstore.store.publish import sync_directory
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(r"\\([0-7]{3})")

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from weightstore.errors import Cancelled
+from weightstore.store.locks import BestLock, Lock
 from weightstore.store.parts import PartSeen, file_time, is_abandoned, list_parts, owner_of
 
 if TYPE_CHECKING:
@@ -52,13 +53,14 @@ def flight(
         Cancelled: ``stop`` was set while waiting.
     """
     with contextlib.ExitStack() as held:
-        lock = _Lock(layout, key) if locks else None
-        yield _wait_for_turn(held, lock, _Watch(layout, key, stall_s), arrived, stop, on_wait)
+        lock = BestLock(layout, key) if locks else None
+        if lock is not None:
+            held.callback(lock.release)
+        yield _wait_for_turn(lock, _Watch(layout, key, stall_s), arrived, stop, on_wait)
 
 
 def _wait_for_turn(
-    held: contextlib.ExitStack,
-    lock: _Lock | None,
+    lock: Lock | None,
     watch: _Watch,
     arrived: Callable[[], _T | None],
     stop: Stop,
@@ -71,7 +73,6 @@ def _wait_for_turn(
         if lock is not None:
             state = lock.try_acquire()
             if state == "held":
-                held.callback(lock.release)
                 return arrived()
             if state == "impossible":
                 lock = None
@@ -115,34 +116,3 @@ class _Watch:
 
     def stalled(self) -> bool:
         return time.monotonic() - self._grown_at > self._stall_s
-
-
-class _Lock:
-    """A py-filelock lock whose every failure means "go without"."""
-
-    def __init__(self, layout: Layout, key: str) -> None:
-        import filelock  # start-up: some 60 ms, and only a download needs it
-
-        self._timeout = filelock.Timeout
-        self._lock = filelock.FileLock(
-            layout.lock(key),
-            timeout=0,
-            mode=layout.modes.lock,
-            thread_local=False,
-            fallback_to_soft=False,
-            preserve_lock_file=True,  # the collector removes old ones; creating them anew is what costs
-        )
-
-    def try_acquire(self) -> str:
-        try:
-            self._lock.acquire(timeout=0)
-        except self._timeout:
-            return "busy"
-        except (OSError, NotImplementedError, RuntimeError):
-            # ENOLCK, ENOSYS, EIO, EOPNOTSUPP from the file system, EACCES from another user's lock file.
-            return "impossible"
-        return "held"
-
-    def release(self) -> None:
-        with contextlib.suppress(OSError):
-            self._lock.release()

@@ -117,6 +117,8 @@ def _others(layout: Layout) -> Iterable[File]:
     for directory, kind in kinds.items():
         with contextlib.suppress(OSError):
             for entry in sorted(os.scandir(directory), key=lambda item: item.name):
+                if kind == "lock" and not entry.name.endswith(".lock"):
+                    continue  # the shared file stays
                 beside = entry.name.removesuffix(".journal") + ".part"
                 if entry.name in parts or (entry.name.endswith(".journal") and beside in parts):
                     continue
@@ -133,7 +135,7 @@ def plan_removals(
     grace_s: float,
     max_size: int | None = None,
 ) -> tuple[Removal, ...]:
-    """Decide what goes: stray parts and leftovers, unreferenced blobs, then the least recently used beyond ``max_size``.
+    """Decide what goes: stray parts and leftovers, unreferenced blobs, the least recently used beyond ``max_size``.
 
     ``keep`` are digests named by lockfiles: never removed. Nothing written or used within ``grace_s`` seconds is
     removed, and no part whose owner is provably running. ``max_size`` bounds the blobs' bytes in total; it too respects

@@ -72,6 +72,7 @@ class Part:
         self.key = key
         self.path = path
         self.fd = fd
+        self.has_journal = False
 
     @classmethod
     def create(cls, layout: Layout, key: str) -> Self:
@@ -80,7 +81,8 @@ class Part:
         with translated(layout.tmp):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
-                os.fchmod(fd, layout.modes.part)
+                if layout.modes.part != 0o600:
+                    os.fchmod(fd, layout.modes.part)
             except BaseException:
                 os.close(fd)
                 raise
@@ -92,6 +94,7 @@ class Part:
 
     def checkpoint(self, journal: Journal) -> None:
         """Note how far the part has come, so that this or another process can go on from there."""
+        self.has_journal = True
         with translated(self.layout.tmp):
             write_record(self.journal_path, journal.encode(), mode=self.layout.modes.part)
 

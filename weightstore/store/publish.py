@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from weightstore.errors import BlobDamaged, StoreError
 from weightstore.store.blobs import open_verified
+from weightstore.store.durability import sync_directory
 from weightstore.store.layout import translated
 from weightstore.store.quarantine import put_aside
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightstore.digest import Digest
+    from weightstore.store.durability import GroupSync
     from weightstore.store.parts import Part
     from weightstore.store.receipts import Receipts
 
@@ -32,12 +34,12 @@ class PartLost(StoreError):
     """The part was taken over by another process that believed this one dead."""
 
 
-def publish(part: Part, digest: Digest, *, size: int, receipts: Receipts, sync_name: bool = True) -> Path:
+def publish(part: Part, digest: Digest, *, size: int, receipts: Receipts, group: GroupSync | None = None) -> Path:
     """Give a complete part, whose content was hashed to ``digest``, its name; return the blob's path.
 
     Afterwards the blob is there, durable and verified, and the part is gone. The content is always on disk before it
-    gets the name; whoever publishes many may leave ``sync_name`` and call :func:`sync_directory` once in the end, for a
-    name that a power cut takes away costs a download and never a wrong byte.
+    gets the name. Whoever publishes many passes a ``group`` to sync them together, and calls :func:`sync_directory`
+    once in the end: a name that a power cut takes away costs a download and never a wrong byte.
 
     Raises:
         PartLost: another process took the part over.
@@ -50,12 +52,12 @@ def publish(part: Part, digest: Digest, *, size: int, receipts: Receipts, sync_n
         os.fchmod(part.fd, layout.modes.blob)
         if os.fstat(part.fd).st_size != size:
             raise StoreError(place=str(part.path), reason="changed while it was written")
-        os.fsync(part.fd)
+        (group or os.fsync)(part.fd)
         ours = _name(part, final, digest, receipts)
-        for path in (part.path, part.journal_path):
+        for path in (part.path, part.journal_path) if part.has_journal else (part.path,):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-        if sync_name:
+        if group is None:
             sync_directory(layout.blobs)
         if ours:
             receipts.record(digest, os.fstat(part.fd), by_us=True)
@@ -96,15 +98,3 @@ def _is_good(part: Part, final: Path, digest: Digest, receipts: Receipts) -> boo
         return False
     opened.close()
     return True
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable, where the file system knows how."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EROFS}:
-            raise
-    finally:
-        os.close(fd)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from weightstore.transfer.transport import Answer, Body, Transport
 
 # An attempt that brought less is one without progress, so that a source that drips cannot keep us forever.
+_WORTH_ASKING_BYTES = 4 << 20
 _PROGRESS_BYTES = 256 << 10
 # So often may a file start anew because the server served another version of it.
 _RESTARTS = 3
@@ -345,6 +346,8 @@ class _Download:
             )
 
     def _check_space(self, needed: int) -> None:
+        if needed < _WORTH_ASKING_BYTES:
+            return  # a full disk says so soon enough
         try:
             found = os.statvfs(self.layout.tmp)
         except OSError:

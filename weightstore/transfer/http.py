@@ -52,6 +52,8 @@ _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _LONGEST_VALIDATOR = 1024
 _SMALLEST_BLOCK = 16 << 10
 _LARGEST_BLOCK = 1 << 20
+# With so much a file may begin, where the one before it came quickly.
+_FIRST_BLOCK = 512 << 10
 # A block that came within the first time may double, one that took longer than the second shrinks. What a cut in the
 # middle of a block costs is what came in so long; a connection slower than about 1 MB/s is read receive by receive.
 _QUICK_S = 0.005
@@ -65,14 +67,19 @@ class HttpBody:
     every receive brings at most 16 KiB, that is four times as fast), a slow one hands over what has come.
     """
 
-    def __init__(self, source: Source, response: requests.Response, answer: Answer, watch: Watch) -> None:
+    def __init__(
+        self, source: Source, response: requests.Response, answer: Answer, watch: Watch, blocks: dict[str, int]
+    ) -> None:
         self.blocked_since: float | None = None
         self._source = source
         self._response = response
         self._raw: urllib3.HTTPResponse = response.raw
         self._answer = answer
         self._left = None if answer.end is None else answer.end - answer.start
-        self._block = _SMALLEST_BLOCK
+        # What the host's last file came in: of many small files, only the first is read in small steps.
+        self._blocks = blocks
+        self._host = urlsplit(source.url).netloc
+        self._block = blocks.get(self._host, _SMALLEST_BLOCK)
         self._watch = watch
         watch.add(self)
 
@@ -117,6 +124,7 @@ class HttpBody:
 
     def close(self) -> None:
         self._watch.discard(self)
+        self._blocks[self._host] = min(self._block, _FIRST_BLOCK)
         if self._left == 0:
             # Let urllib3 see the end, so that the connection goes back to the pool.
             try:
@@ -143,6 +151,8 @@ class HttpTransport:
         trust_env: bool = True,
     ) -> None:
         self._watch = Watch(2 * read_timeout_s)
+        self._blocks: dict[str, int] = {}
+        self._netrc: dict[str, tuple[str, str] | None] = {}
         self._ca_bundle = ca_bundle
         self._timeout = (connect_timeout_s, read_timeout_s)
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
@@ -169,7 +179,7 @@ class HttpTransport:
         except BaseException:
             response.close()
             raise
-        return HttpBody(source, response, answer, self._watch)
+        return HttpBody(source, response, answer, self._watch, self._blocks)
 
     def interrupt(self) -> None:
         self._watch.interrupt_all()
@@ -240,7 +250,11 @@ class HttpTransport:
         parts = urlsplit(url)
         if parts.username is not None:
             return unquote(parts.username), unquote(parts.password or "")
-        return get_netrc_auth(url) if self._trust_env else None
+        if not self._trust_env:
+            return None
+        if parts.netloc not in self._netrc:
+            self._netrc[parts.netloc] = get_netrc_auth(url)
+        return self._netrc[parts.netloc]
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -19,10 +19,11 @@ from weightstore.errors import (
     SourceUnavailable,
     TransferError,
 )
+from weightstore.store.durability import start_write_back
 from weightstore.store.layout import translated
 from weightstore.transfer.extents import MAX_CHUNK, Chunk, Extents
 from weightstore.transfer.pace import Pace
-from weightstore.transfer.pipeline import READ_SIZE, Cadence, Checkpoint, start_write_back
+from weightstore.transfer.pipeline import READ_SIZE, Cadence, Checkpoint
 
 if TYPE_CHECKING:
     from weightstore.records import Validator
