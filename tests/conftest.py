@@ -1,4 +1,4 @@
-"""Fixtures and rules for all tests: nothing of the user's own settings leaks in, and missing programs are said aloud."""
+"""Fixtures and rules for all tests: the user's own settings do not leak in, and missing programs are said aloud."""
 
 from __future__ import annotations
 

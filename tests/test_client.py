@@ -65,7 +65,7 @@ def test_an_open_file_is_the_one_that_was_verified(served: Client) -> None:
 
 
 def test_without_fetching_a_miss_names_the_remedy(served: Client, tmp_path: Path) -> None:
-    with pytest.raises(NotPresent, match="weightstore prefetch 'Net_Weights.V1'") as caught:
+    with pytest.raises(NotPresent, match=r"weightstore prefetch 'Net_Weights\.V1'") as caught:
         served.path("net", fetch=False)
     assert str(tmp_path / "store") in str(caught.value)
     assert DIGEST[:8] in str(caught.value)

@@ -206,3 +206,22 @@ def test_a_failed_record_leaves_the_old_one_and_no_litter(tmp_path: Path) -> Non
 def test_refusals_of_the_operating_system_become_ours(number: int, expected: type[Exception]) -> None:
     with pytest.raises(expected, match="/place"), translated("/place"):
         raise OSError(number, os.strerror(number))
+
+
+def test_a_record_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    path = tmp_path / "record"
+    write_record(path, b"old", mode=0o644)
+    before, limits = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            write_record(path, b"x" * 1000, mode=0o644)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -166,7 +166,9 @@ def write_record(path: Path, data: bytes, *, mode: int, scratch: Path | None = N
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
-            os.write(fd, data)
+            view = memoryview(data)
+            while view:  # a disk that is nearly full takes a part of it before it refuses
+                view = view[os.write(fd, view) :]
             os.fchmod(fd, mode)
             if durable:
                 os.fsync(fd)

@@ -2,8 +2,9 @@
 
 A part is named ``<key>.<host and boot>.<pid>.<random>.part``. Beside it lies a journal once there is something worth
 resuming. Another process may take over a part whose owner is gone: it renames the part to a name of its own, which
-exactly one process can do. Only where the owner is *provably* gone does it go on writing to that file. Otherwise it copies: an
-open descriptor cannot be revoked, and an owner that was merely slow would go on writing to what we had verified.
+exactly one process can do. Only where the owner is *provably* gone does it go on writing to that file. Otherwise it
+copies: an open descriptor cannot be revoked, and an owner that was merely slow would go on writing to what we had
+verified.
 """
 
 from __future__ import annotations
