@@ -251,3 +251,18 @@ def test_no_module_takes_the_place_of_a_public_name() -> None:
     package = Path(weightstore.__file__).parent
     modules = {path.stem for path in package.iterdir()}
     assert not modules & set(weightstore.__all__)
+
+
+def test_weights_that_two_catalogs_call_alike_are_locked_each_with_its_own(
+    tmp_path: Path, config: Config, server: HostileServer
+) -> None:
+    url = server.serve("/mine.pth", DATA)
+    document = {
+        "schema": 1,
+        "namespace": "mine",
+        "enums": {"ResNet50_Weights": {"builder": "resnet50", "entries": {"IMAGENET1K_V2": {"source": url}}}},
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(document))
+    client = Client(config.but(catalogs=(tmp_path / "mine.json",)))
+    (locked,) = client.lock(client.prefetch(["mine/resnet50:IMAGENET1K_V2"]))
+    assert (locked.name, locked.digest.hex) == ("mine/ResNet50_Weights.IMAGENET1K_V2", DIGEST)

@@ -42,7 +42,7 @@ class Item:
     digest: Digest | None
     obtained: Obtained | None
     sources: tuple[str, ...] = ()
-    problem: WeightStoreError | None = None
+    qualified_names: tuple[str, ...] = ()
 
     @property
     def is_present(self) -> bool:
@@ -132,15 +132,16 @@ def _item(group: Sequence[Wanted], obtainer: Obtainer) -> Item:
 
     wanted = group[0]
     names = tuple(dict.fromkeys(one.name for one in group))
+    qualified = tuple(dict.fromkeys(one.qualified_name or one.name for one in group))
     located = obtainer.locate(wanted)
     if located.hit is not None:
         here = obtained_from(located.hit)
-        return Item(wanted, names, here.size, here.digest, here)
+        return Item(wanted, names, here.size, here.digest, here, qualified_names=qualified)
     config = obtainer.config
     chosen = route(wanted, digest=located.digest, mirrors=config.mirrors, order=config.order)
     sources = tuple(candidate.source.display for candidate in chosen.candidates)
     size = wanted.size if wanted.size is not None else _local_size(wanted)
-    return Item(wanted, names, size, located.digest, None, sources)
+    return Item(wanted, names, size, located.digest, None, sources, qualified)
 
 
 def _local_size(wanted: Wanted) -> int | None:

@@ -132,7 +132,7 @@ class Client:
                 found=f"{pin} in the URL",
                 remedy="One of the two is wrong.",
             )
-        return [replace(wanted, name=source.display, source=source, pin=pin.narrower(wanted.pin))]
+        return [replace(wanted, name=source.display, source=source, pin=pin.narrower(wanted.pin), qualified_name="")]
 
     def _entry_of(self, source: Source) -> Entry | None:
         for catalog in self.catalogs.near():
@@ -298,10 +298,10 @@ class Client:
         for result in report.results:
             if result.obtained is None:
                 continue
-            for name in result.item.names:
-                found = [name] if is_source(name) else [entry.qualified_name for entry in self.entries([name])]
-                wanted, obtained = result.item.wanted, result.obtained
-                entries += [LockedEntry(one, wanted.source, obtained.digest, obtained.size) for one in found]
+            wanted, obtained = result.item.wanted, result.obtained
+            entries += [
+                LockedEntry(name, wanted.source, obtained.digest, obtained.size) for name in result.item.qualified_names
+            ]
         return entries
 
     # -- telling ------------------------------------------------------------------------------------------------

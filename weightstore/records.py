@@ -307,7 +307,8 @@ class Wanted:
     """One blob that somebody wants: what to call it, where it comes from, what is known of it.
 
     ``size`` is in bytes; ``size_is_exact`` tells whether another size is an error or only a poor estimate.
-    ``alternatives`` are further sources of the same content.
+    ``alternatives`` are further sources of the same content. ``qualified_name`` is the name with its catalog's
+    namespace, where a catalog gave it.
     """
 
     name: str
@@ -316,6 +317,7 @@ class Wanted:
     size: int | None = None
     size_is_exact: bool = False
     alternatives: tuple[Source, ...] = ()
+    qualified_name: str = ""
 
     @property
     def exact_size(self) -> int | None:

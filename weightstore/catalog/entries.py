@@ -88,7 +88,14 @@ class Entry:
 
     def wanted(self) -> Wanted:
         """Return what is to be fetched. A catalog's size is for planning: the pin decides what is right."""
-        return Wanted(self.name, self.source, self.pin, self.size, False, self.alternatives)
+        return Wanted(
+            self.name,
+            self.source,
+            self.pin,
+            self.size,
+            alternatives=self.alternatives,
+            qualified_name=self.qualified_name,
+        )
 
 
 def is_error(metric: str) -> bool:
