@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 import subprocess
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -55,13 +56,13 @@ def shared(tmp_path: Path) -> Iterator[Path]:
     with HostileServer() as server:  # everything is imported now: the others may not be able to read the interpreter
         url = server.serve("/warm.pth", DATA)
         Client(Config(home=tmp_path / "warm", state=tmp_path / "warm-state")).path(url)
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
-    for uid in (ADA, BEN, EVE):
-        (tmp_path / str(uid)).mkdir()
-        os.chown(tmp_path / str(uid), uid, uid)
-    yield tmp_path
-    tmp_path.parent.parent.chmod(0o700)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:  # pytest's own lie behind closed doors
+        place = Path(name)
+        place.chmod(0o755)
+        for uid in (ADA, BEN, EVE):
+            (place / str(uid)).mkdir()
+            os.chown(place / str(uid), uid, uid)
+        yield place
 
 
 def client_of(shared: Path, uid: int) -> Client:

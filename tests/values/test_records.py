@@ -127,7 +127,7 @@ def test_record_is_one_json_object_of_moderate_size_that_ends_its_line(record: R
 
 
 def test_records_of_version_1_look_like_this() -> None:
-    assert INFO.encode() == b'{\n "layout": 1,\n "sharing": "group"\n}\n'
+    assert INFO.encode() == b'{"layout": 1, "sharing": "group"}\n'
     assert fields_of(REF) == {
         "version": 1,
         "source": "https://host/x",

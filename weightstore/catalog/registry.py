@@ -105,7 +105,11 @@ def _file_of(point: EntryPoint) -> Path:
     try:
         module, file_name = point.module, point.attr or ""
     except (AttributeError, ValueError):  # importlib.metadata's answers to a value that does not parse
-        module = file_name = ""
+        raise InvalidRecord(
+            place=place,
+            reason="is not read by Python as an entry point. Write it like mypackage:catalog.json: in the names of the "
+            "package and the file, use letters, digits, _ and . only",
+        ) from None
     if not file_name.endswith(".json"):
         raise InvalidRecord(place=place, reason="does not name a JSON file, like mypackage:catalog.json")
     top, *rest = module.split(".")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from weightstore.cli import terminal
 from weightstore.cli.options import command_with_example, shared_options
 from weightstore.errors import StoreError
 
@@ -39,7 +40,7 @@ def command(settings: Settings) -> None:
         findings.append(finding)
         if not settings.json:
             if finding.area != area:
-                click.echo(("\n" if area else "") + click.style(finding.area, bold=True, dim=False))
+                click.echo(("\n" if area else "") + _styled(finding.area, bold=True))
                 area = finding.area
             _print(finding)
     usable = not any(finding.level == "bad" and finding.area == "store" for finding in findings)
@@ -67,11 +68,10 @@ def command(settings: Settings) -> None:
 
 
 def _print(finding: Finding) -> None:
-    import shutil
     import textwrap
 
-    width = max(40, min(100, shutil.get_terminal_size().columns) - 1)
-    level = _styled(f"{finding.level:<5}", _COLOURS[finding.level])
+    width = max(40, min(100, terminal.width()) - 1)
+    level = _styled(f"{finding.level:<5}", fg=_COLOURS[finding.level])
     found = textwrap.wrap(finding.found, width - 24, break_long_words=False, break_on_hyphens=False) or [""]
     click.echo(f"  {level}{finding.what:<16} {found[0]}")
     for line in found[1:]:
@@ -80,7 +80,5 @@ def _print(finding: Finding) -> None:
         click.echo(textwrap.fill(finding.meaning, width, initial_indent=" " * 7, subsequent_indent=" " * 7))
 
 
-def _styled(text: str, colour: str) -> str:
-    import os
-
-    return text if os.environ.get("NO_COLOR") else click.style(text, fg=colour)
+def _styled(text: str, **style: Any) -> str:
+    return text if terminal.is_plain() else click.style(text, **style)

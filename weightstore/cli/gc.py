@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from weightstore.cli import units
-from weightstore.cli.options import Bytes, Seconds, command_with_example, shared_options
+from weightstore.cli.options import Bytes, LocalPath, Seconds, command_with_example, shared_options
 from weightstore.errors import StoreError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ weightstore gc --max-size 50GB --keep weights.lock
 @click.option("--max-size", type=Bytes(), metavar="SIZE", help="Then remove the least recently used beyond this size.")
 @click.option(
     "--keep",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=LocalPath(),
     multiple=True,
     metavar="LOCKFILE",
     help="Keep everything that a lockfile names. May be repeated.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightstore.cli.options import command_with_example, shared_options
+from weightstore.cli.options import LocalPath, command_with_example, shared_options
 from weightstore.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ weightstore init
 weightstore init /project/weights --shared group --group ml
 """,
 )
-@click.argument("directory", required=False, type=click.Path(file_okay=False, path_type=Path), metavar="[DIR]")
+@click.argument("directory", required=False, type=LocalPath(), metavar="[DIR]")
 @click.option(
     "--shared",
     type=click.Choice(["private", "group", "world"]),

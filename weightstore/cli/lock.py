@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from weightstore.cli import units
-from weightstore.cli.options import WeightsName, command_with_example, shared_options
+from weightstore.cli.options import LocalPath, WeightsName, command_with_example, shared_options
 from weightstore.errors import Drift
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ weightstore prefetch --locked weights.lock
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=LocalPath(),
     default=Path("weights.lock"),
     show_default=True,
     metavar="FILE",

@@ -49,7 +49,7 @@ def command(settings: Settings, *, full: bool, sort: str) -> None:
     columns = [
         Column("NAME", flexible=True),
         Column("SIZE", right=True),
-        Column("DIGEST", drop=1),
+        Column("DIGEST", drop=0 if full else 1),
         Column("LAST USED", right=True, drop=2),
         Column("LAYER", drop=3),
         Column("SOURCES", right=True, drop=4),

@@ -107,6 +107,22 @@ class WeightsName(click.ParamType):  # type: ignore[type-arg]  # generic since c
         return [CompletionItem(name, help=help_) for name, help_ in names.items() if name.lower().startswith(typed)]
 
 
+class LocalPath(click.ParamType):  # type: ignore[type-arg]
+    """A path on this machine. A URL is refused, and not repeated: it may carry a password."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if "://" in str(value):
+            self.fail("a path on this machine is needed, and this is a URL", param, ctx)
+        return Path(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG002
+        from click.shell_completion import CompletionItem  # start-up
+
+        return [CompletionItem(incomplete, type="file")]
+
+
 class Bytes(click.ParamType):  # type: ignore[type-arg]
     """A number of bytes, ``20MB`` or ``1.5GiB``."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightstore.cli.options import Bytes, WeightsName, command_with_example, shared_options
+from weightstore.cli.options import Bytes, LocalPath, WeightsName, command_with_example, shared_options
 
 if TYPE_CHECKING:
     from weightstore.batch import Item, Plan
@@ -26,7 +26,7 @@ weightstore prefetch --locked weights.lock --json
 @click.argument("names", nargs=-1, type=WeightsName(), metavar="[NAME|GLOB|URL|PATH]...")
 @click.option(
     "--locked",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=LocalPath(),
     metavar="FILE",
     help="Fetch everything that a lockfile names, by full digest.",
 )

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from weightstore.cli.terminal import can_move_its_cursor
+
 if TYPE_CHECKING:
     from weightstore.client import Client
     from weightstore.config import Config
@@ -84,7 +86,7 @@ class Settings:
     @property
     def is_live(self) -> bool:
         """Whether progress can be drawn: standard error is a terminal that can move its cursor."""
-        return not self.quiet and sys.stderr.isatty() and os.environ.get("TERM", "") not in {"", "dumb"}
+        return not self.quiet and sys.stderr.isatty() and can_move_its_cursor()
 
 
 def described(error: WeightStoreError) -> dict[str, object]:

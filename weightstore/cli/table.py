@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from weightstore.cli import terminal
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -55,11 +57,10 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell | str]],
 
 
 def _draw(columns: Sequence[Column], cells: Sequence[Sequence[Cell]]) -> None:
-    from rich.console import Console  # start-up: 0.1 s, and only a terminal needs it
-    from rich.table import Table
+    from rich.table import Table  # start-up: 0.1 s, and only a terminal needs it
     from rich.text import Text
 
-    console = Console()
+    console = terminal.console()
     widths = fitting(columns, cells, console.width)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for index, width in widths.items():
@@ -73,7 +74,9 @@ def _draw(columns: Sequence[Column], cells: Sequence[Sequence[Cell]]) -> None:
         )
     for row in cells:
         table.add_row(*(Text(row[index].shown) for index in widths))
-    console.print(table)
+    # What cannot be shortened is not: where there is no room at all, lines are longer than the terminal.
+    needed = sum(widths.values()) + _GAP * (len(widths) - 1)
+    console.print(table, width=max(console.width, needed), crop=False)
 
 
 def fitting(columns: Sequence[Column], cells: Sequence[Sequence[Cell]], width: int) -> dict[int, int]:
@@ -81,8 +84,11 @@ def fitting(columns: Sequence[Column], cells: Sequence[Sequence[Cell]], width: i
 
     Columns are dropped until the flexible one has what it needs, or three quarters of the terminal.
     """
+    from rich.cells import cell_len  # start-up; ideographs are two columns wide, and combining marks none
+
     natural = [
-        max([len(column.title), *(len(row[index].shown) for row in cells)]) for index, column in enumerate(columns)
+        max([cell_len(column.title), *(cell_len(row[index].shown) for row in cells)])
+        for index, column in enumerate(columns)
     ]
     least = [
         min(natural[index], width * 3 // 4) if column.flexible else natural[index]
@@ -112,8 +118,7 @@ def print_facts(rows: Iterable[tuple[str, str]]) -> None:
         for name, value in rows:
             click.echo(f"{name:<{width}}  {value}")
         return
-    from rich.console import Console  # start-up: 0.1 s, and only a terminal needs it
-    from rich.table import Table
+    from rich.table import Table  # start-up: 0.1 s, and only a terminal needs it
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -121,4 +126,4 @@ def print_facts(rows: Iterable[tuple[str, str]]) -> None:
     grid.add_column(overflow="fold")
     for name, value in rows:
         grid.add_row(Text(name), Text(value))
-    Console().print(grid)
+    terminal.console().print(grid)

@@ -1,0 +1,36 @@
+"""What the terminal can show: how wide it is, and whether text may be styled."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_INCAPABLE = {"", "dumb", "unknown"}
+
+
+def can_move_its_cursor() -> bool:
+    """Tell whether the terminal, if it is one, knows what escape codes are."""
+    return os.environ.get("TERM", "") not in _INCAPABLE
+
+
+def is_plain() -> bool:
+    """Tell whether text is to be left without colour and bold: see https://no-color.org."""
+    return bool(os.environ.get("NO_COLOR")) or not can_move_its_cursor()
+
+
+def width() -> int:
+    """Return how many columns there are: COLUMNS if it is set, else as many as standard output has, else 80."""
+    import shutil  # start-up: not for a hit
+
+    return shutil.get_terminal_size().columns
+
+
+def console() -> Console:
+    """Return a console for standard output."""
+    from rich.console import Console  # start-up: 0.1 s, and only a terminal needs it
+
+    # Both of them said: rich makes every dumb terminal 80 columns wide.
+    return Console(width=width(), height=25, color_system=None if is_plain() else "auto", highlight=False)
