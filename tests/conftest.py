@@ -27,9 +27,13 @@ def _is_there(program: str) -> bool:
     return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
 
 
+# What cannot be there in CI either: it runs as root, for the tests that need several users.
+_MAY_BE_SKIPPED = ("root may ",)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """In CI every program is installed, so a test skipped for one is a failure of the set-up."""
-    if os.environ.get("CI") and (skipped := _skipped_for_need(terminalreporter)):
+    """In CI every program and package is installed, so a test that is skipped is a failure of the set-up."""
+    if os.environ.get("CI") and (skipped := _skipped(terminalreporter)):
         terminalreporter.section("skipped in CI, which is an error")
         for line in skipped:
             terminalreporter.write_line(line)
@@ -37,12 +41,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get("CI") and reporter is not None and _skipped_for_need(reporter) and session.exitstatus == 0:
+    if os.environ.get("CI") and reporter is not None and _skipped(reporter) and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _skipped_for_need(reporter: pytest.TerminalReporter) -> list[str]:
-    return [report.nodeid for report in reporter.stats.get("skipped", ()) if "needs" in getattr(report, "keywords", {})]
+def _skipped(reporter: pytest.TerminalReporter) -> list[str]:
+    found = []
+    for report in reporter.stats.get("skipped", ()):
+        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(_MAY_BE_SKIPPED):
+            found.append(f"{report.nodeid}: {reason}")
+    return found
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ PosixPath('/home/me/.cache/weightstore/blobs/sha256/11ad3fa6…')
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from weightstore.catalog.names import resolve
 from weightstore.catalog.registry import Catalogs
 from weightstore.config import Config
 from weightstore.digest import Digest, Pin
-from weightstore.errors import Drift, InvalidInput, NotPresent, UnknownName
+from weightstore.errors import Drift, InvalidInput, UnknownName
 from weightstore.obtain import Known, Obtained, Obtainer, obtained_from
 from weightstore.records import Ref, Wanted
 from weightstore.source import Source, is_source, parse_source
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightstore.batch import Plan, Progress, Report
-    from weightstore.catalog.entries import Entry
+    from weightstore.catalog.entries import Catalog, Entry
     from weightstore.catalog.lockfile import Locked, Lockfile
     from weightstore.store.layers import Layer
 
@@ -97,8 +98,19 @@ class Client:
 
         Raises:
             UnknownName: a name that no catalog has, with the nearest ones.
+            InvalidInput: a URL or path.
         """
-        return resolve(names, self.catalogs, task=task, everything=everything)
+        names = list(names)
+        for name in names:
+            if is_source(name):
+                source, _ = parse_source(name)
+                raise InvalidInput(f"{source}: the name of weights in a catalog is needed, not a URL or path")
+        try:
+            return resolve(names, self.catalogs, task=task, everything=everything)
+        except UnknownName as error:
+            if error.name in names and not error.suggestions and _is_file(error.name):
+                raise UnknownName(name=error.name, hint=f"no catalog knows it. For the file, write ./{error.name}") from None
+            raise
 
     def wanted(self, name: str, *, sha256: str | None = None) -> Wanted:
         """Return what one weights name, URL or path asks for. A glob must mean exactly one.
@@ -120,7 +132,7 @@ class Client:
         if not is_source(name):
             return [entry.wanted() for entry in self.entries([name])]
         source, pin = parse_source(name)
-        known = self._entry_of(source)
+        known = self.entry_of(source)
         if known is None:
             return [Wanted(source.display, source, pin)]
         # A URL that a catalog knows gets the catalog's pin, so that both ways lead to one blob.
@@ -134,8 +146,12 @@ class Client:
             )
         return [replace(wanted, name=source.display, source=source, pin=pin.narrower(wanted.pin), qualified_name="")]
 
-    def _entry_of(self, source: Source) -> Entry | None:
-        for catalog in self.catalogs.near():
+    def entry_of(self, source: Source) -> Entry | None:
+        """Return the entry of a catalog near at hand that comes from a source, or None."""
+        return self._entry_in(self.catalogs.near(), source)
+
+    def _entry_in(self, catalogs: Iterable[Catalog], source: Source) -> Entry | None:
+        for catalog in catalogs:
             if (entry := catalog.entry_of_source(source)) is not None:
                 return entry
         return None
@@ -209,6 +225,7 @@ class Client:
 
         Raises:
             NotPresent: nothing has it, and we are offline or ``fetch`` is False.
+            SourceNotFound: it is a file on this machine that is not there, and nothing has it.
             UnknownName, InvalidInput: the name cannot be used.
             IntegrityError, TransferError: no source gave the right bytes.
             NoSpace, StoreError: it cannot be stored.
@@ -237,11 +254,10 @@ class Client:
 
     def is_present(self, name: str, *, sha256: str | None = None) -> bool:
         """Tell whether verified weights are in some layer."""
-        try:
-            self._obtain(self.wanted(name, sha256=sha256), fetch=False, meter=None)
-        except NotPresent:
-            return False
-        return True
+        hit = self.obtainer.locate(self.wanted(name, sha256=sha256)).hit
+        if hit is not None:
+            hit.blob.close()
+        return hit is not None
 
     def plan(self, wanted: Iterable[Wanted]) -> Plan:
         """Return what a prefetch of these would do. Opens no socket."""
@@ -316,11 +332,12 @@ class Client:
         from weightstore.store.gc import refs_by_digest  # start-up: not for a hit
 
         refs = refs_by_digest(layer.layout)
+        catalogs = self.catalogs.all() if refs else []
         found = []
         for digest, stat in sorted(list_blobs(layer.layout).items()):
             used = max(stat.st_atime, stat.st_mtime, self.receipts.last_used(digest, identity_of(stat)) or 0)
             mine = tuple(refs.get(digest, ()))
-            called = tuple(entry.name for ref in mine if (entry := self._entry_of(ref.source)) is not None)
+            called = tuple(entry.name for ref in mine if (entry := self._entry_in(catalogs, ref.source)))
             found.append(Stored(digest, stat.st_size, layer.name, layer.layout.blob(digest), used, mine, called))
         return found
 
@@ -372,6 +389,13 @@ def _pinned(wanted: Wanted, sha256: str | None) -> Wanted:
             name=wanted.name, recorded=str(wanted.pin), found=f"{pin} asked for", remedy="One of the two is wrong."
         )
     return replace(wanted, pin=pin.narrower(wanted.pin))
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return os.path.isfile(name)
+    except ValueError:  # a NUL in the name
+        return False
 
 
 def _once(note: Note) -> Note:

@@ -154,6 +154,21 @@ def variable_of(name: str) -> str:
     return "WEIGHTSTORE_" + name.upper()
 
 
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables named like ours that mean nothing, each with the nearest that does, or an empty string."""
+    known = {variable_of(name) for name in SETTINGS} | {"WEIGHTSTORE_CONFIG"}
+    unknown = [
+        name
+        for name in sorted(environ)
+        if name.startswith("WEIGHTSTORE_") and name not in known and not name.startswith("WEIGHTSTORE_TEST_")
+    ]
+    if not unknown:
+        return {}
+    import difflib  # start-up: only when a name is wrong
+
+    return {name: next(iter(difflib.get_close_matches(name, sorted(known), n=1)), "") for name in unknown}
+
+
 def config_files(environ: Mapping[str, str]) -> list[Path]:
     """Return the configuration files that are read, the strongest first. They need not exist."""
     if environ.get("WEIGHTSTORE_CONFIG"):
@@ -204,6 +219,8 @@ def _convert(name: str, value: object, *, place: str) -> object:
 def _path(value: object) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
         raise InvalidConfig(f"not a path: {value!r}")
+    if "://" in value:  # and not shown: it may carry a password
+        raise InvalidConfig("a path on this machine is needed, not a URL")
     try:
         path = Path(value).expanduser()
     except RuntimeError:
@@ -220,6 +237,8 @@ def _list(value: object, separator: str) -> list[str]:
 
 
 def _paths(value: object) -> tuple[Path, ...]:
+    if isinstance(value, str) and "://" in value:  # its colon would part it
+        raise InvalidConfig("paths on this machine are needed, not URLs; a store on the web can be a mirror")
     return tuple(_path(item) for item in _list(value, os.pathsep))
 
 

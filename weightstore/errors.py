@@ -113,24 +113,40 @@ class NotPresent(WeightStoreError):
     exit_code = 4
 
     def __init__(
-        self, *, name: str, digest: str, searched: Sequence[str], offline: bool, remedy: str, notes: Sequence[str] = ()
+        self,
+        *,
+        name: str,
+        digest: str,
+        searched: Sequence[str],
+        offline: bool,
+        remedy: str,
+        is_local: bool = False,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__(
-            name=name, digest=digest, searched=tuple(searched), offline=offline, remedy=remedy, notes=tuple(notes)
+            name=name,
+            digest=digest,
+            searched=tuple(searched),
+            offline=offline,
+            remedy=remedy,
+            is_local=is_local,
+            notes=tuple(notes),
         )
         self.name = name
         self.digest = digest
         self.searched = tuple(searched)
         self.offline = offline
         self.remedy = remedy
+        self.is_local = is_local
         self.notes = tuple(notes)
 
     def __str__(self) -> str:
-        why = "and offline mode forbids fetching it" if self.offline else "and was not to be fetched"
+        forbidden = self.offline and not self.is_local
+        why = "and offline mode forbids fetching it" if forbidden else "and was not to be fetched"
         lines = [f"{self.name} ({self.digest}) is not in the store, {why}.", "Searched:"]
         lines += [f"  {place}" for place in self.searched]
         lines += [f"  note: {note}" for note in self.notes]
-        lines += ["Where there is internet, run:", f"  {self.remedy}"]
+        lines += ["To store it, run:" if self.is_local else "Where there is internet, run:", f"  {self.remedy}"]
         return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from weightstore.errors import (
     IntegrityError,
     NoSpace,
     NotPresent,
+    SourceNotFound,
     SourceUnavailable,
     StoreError,
     TransferError,
@@ -227,8 +228,11 @@ class Obtainer:
             raise self.not_present(wanted, located, notes=chosen.skipped)
         return candidates
 
-    def not_present(self, wanted: Wanted, located: Located, *, notes: Sequence[str] = ()) -> NotPresent:
-        """Return the error that says where we looked and what to run."""
+    def not_present(self, wanted: Wanted, located: Located, *, notes: Sequence[str] = ()) -> WeightStoreError:
+        """Return the error that says where we looked and what to run; of a local file that is gone, that it is gone."""
+        is_local = all(source.scheme == "file" for source in wanted.sources)
+        if is_local and not any(source.path.exists() for source in wanted.sources):
+            return SourceNotFound(source=wanted.source.display, reason="no such file, and it is in no store")
         searched = [f"{layer.root}" + ("" if layer.layout else " (no store)") for layer in self.layers()]
         known = f"sha256:{located.digest.hex}" if located.digest else str(wanted.pin).replace("none", "digest unknown")
         argument = wanted.name if "://" not in wanted.name else wanted.source.display
@@ -238,6 +242,7 @@ class Obtainer:
             searched=searched,
             offline=self.config.offline,
             remedy=f"weightstore prefetch '{argument}'",
+            is_local=is_local,
             notes=notes if self.config.mirrors else (),
         )
 

@@ -57,6 +57,11 @@ def command(settings: Settings, *, key: str | None) -> None:
     `config KEY` prints one value, `config path` the file that is yours to edit, and `config init` writes that file with
     every setting in it, commented out.
     """
+    from weightstore.config import unknown_variables
+
+    for variable, nearest in unknown_variables(os.environ).items():
+        meant = f" Is {nearest} meant?" if nearest else ""
+        settings.note(f"{variable} is set, and there is no such setting.{meant}")
     if key == "path":
         click.echo(str(_own_file()))
     elif key == "init":

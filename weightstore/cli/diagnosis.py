@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
+from weightstore.config import unknown_variables
 from weightstore.errors import StoreError, WeightStoreError
 from weightstore.source import Source
 from weightstore.store.filesystem import Findings, mount_of, probe, room
@@ -49,12 +50,19 @@ class Finding:
 
 def diagnose(config: Config, *, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield findings as they are made."""
+    yield from _variables(environ)
     yield from _store(config)
     yield from _state(config)
     yield from _layers(config)
     yield from _mirrors(config)
     yield from _network(config, environ)
     yield from _clock()
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[Finding]:
+    for variable, nearest in unknown_variables(environ).items():
+        meaning = "It changes nothing." + (f" Is {nearest} meant?" if nearest else " All settings: weightstore config")
+        yield Finding("settings", "warn", "variable", f"{variable}: no such setting", meaning)
 
 
 # -- the store ------------------------------------------------------------------------------------------------------

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -113,8 +116,11 @@ class LocalPath(click.ParamType):  # type: ignore[type-arg]
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from pathlib import Path  # start-up
+
         if "://" in str(value):
-            self.fail("a path on this machine is needed, and this is a URL", param, ctx)
+            hint = param.get_error_hint(ctx).replace("[", "").replace("]", "") if param is not None else None
+            raise click.BadParameter("A path on this machine is needed, not a URL.", ctx, param_hint=hint)
         return Path(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG002

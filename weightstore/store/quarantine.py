@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from weightstore.digest import Digest
 from weightstore.errors import CannotReplace
 from weightstore.records import timestamp
 from weightstore.store.layout import write_record
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
     from weightstore.errors import BlobDamaged
     from weightstore.store.layout import Layout
+
+
+_ASIDE = re.compile(r"([0-9a-f]{64})\.[0-9a-f]{8}")
 
 
 def put_aside(layout: Layout, path: Path, damage: BlobDamaged, *, judged: os.stat_result | None = None) -> Path | None:
@@ -47,6 +52,22 @@ def put_aside(layout: Layout, path: Path, damage: BlobDamaged, *, judged: os.sta
     reason = {"found_at": timestamp(datetime.now(UTC)), "expected": damage.expected, "actual": damage.actual}
     write_record(target.with_name(target.name + ".json"), json.dumps(reason).encode() + b"\n", mode=0o644)
     return target
+
+
+def list_quarantined(layout: Layout) -> dict[Digest, Path]:
+    """Return what lies in quarantine by the digest that it should have had; of several files the last one found bad."""
+    found: dict[Digest, tuple[float, Path]] = {}
+    try:
+        entries = list(os.scandir(layout.quarantine))
+    except OSError:
+        return {}
+    for entry in entries:
+        if match := _ASIDE.fullmatch(entry.name):
+            with contextlib.suppress(OSError):
+                seen = (entry.stat(follow_symlinks=False).st_ctime, layout.quarantine / entry.name)
+                digest = Digest(match[1])
+                found[digest] = max(found.get(digest, seen), seen)
+    return {digest: path for digest, (_, path) in found.items()}
 
 
 def _is_same(one: os.stat_result, other: os.stat_result) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from weightstore.errors import BlobDamaged, CannotReplace
 from weightstore.store.blobs import list_blobs, open_verified
-from weightstore.store.quarantine import put_aside
+from weightstore.store.quarantine import list_quarantined, put_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from weightstore.store.layout import Layout
     from weightstore.store.receipts import Receipts
 
-Verdict = Literal["good", "damaged", "unreadable"]
+Verdict = Literal["good", "damaged", "unreadable", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found of one blob. ``detail`` says where a damaged one was put, or why it could not be."""
+    """What was found of one blob. ``detail`` says where a damaged one was put, or why it could not be.
+
+    A ``missing`` one was put aside earlier, and nothing has taken its place; ``size`` is what lies in quarantine.
+    """
 
     digest: Digest
     size: int
@@ -52,6 +55,17 @@ def verify_store(
 
     with ThreadPoolExecutor(workers or os.cpu_count() or 1, thread_name_prefix="verify") as pool:
         return list(pool.map(check, blobs))
+
+
+def find_missing(layout: Layout, *, only: Collection[Digest] | None = None) -> list[Checked]:
+    """Return the blobs, or ``only`` some, that lie in quarantine and have not been fetched again, in order of digest."""
+    present = list_blobs(layout)
+    missing = []
+    for digest, path in sorted(list_quarantined(layout).items()):
+        if digest not in present and (only is None or digest in only):
+            size = os.lstat(path).st_size if os.path.lexists(path) else 0
+            missing.append(Checked(digest, size, "missing", f"put aside as {path}"))
+    return missing
 
 
 def _check(
