@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from weightstore.errors import Cancelled, NoSpace, WeightStoreError
-from weightstore.obtain import Obtained, Obtainer, Shared, obtained_from
+from weightstore.obtain import Obtained, Obtainer, obtained_from
 from weightstore.store.durability import GroupSync
 from weightstore.transfer.progress import Meter, Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from weightstore.digest import Digest
@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 _FALLOC_FL_KEEP_SIZE = 1
 # How long Ctrl-C waits for connections that do not answer before leaving them to the end of the process.
-_PATIENCE_S = 3.0
-# While some files download, others are synced: an fsync takes about as long as 1 MiB from a fast server.
-_THREADS_PER_JOB = 1
+_PATIENCE_S = 0.8
+_TICK_S = 0.05
+# So much of one processor, and Python's lock is what the threads wait for.
+_BUSY = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ def run_plan(
         else:
             todo.put(index)
 
-    shared = Shared(threading.Semaphore(jobs), GroupSync())
+    group = GroupSync()
 
     def work() -> None:
         while not stop.is_set():
@@ -234,25 +235,16 @@ def run_plan(
                 index = todo.get_nowait()
             except queue.Empty:
                 return
-            results[index] = _run_item(plan.items[index], obtainer, progress, stop, shared)
+            results[index] = _run_item(plan.items[index], obtainer, progress, stop, group)
             progress.done(results[index])
 
-    workers = [
-        threading.Thread(target=work, name=f"weightstore-{number}", daemon=True)
-        for number in range(min(_THREADS_PER_JOB * jobs, len(plan.missing)))
-    ]
-    for worker in workers:
-        worker.start()
+    crew = _Crew(work, most=min(jobs, len(plan.missing)))
     try:
-        for worker in workers:
-            while worker.is_alive():
-                worker.join(0.2)
+        crew.run()
     except KeyboardInterrupt:
         stop.set()
         obtainer.interrupt()
-        deadline = time.monotonic() + _PATIENCE_S
-        for worker in workers:
-            worker.join(max(0.0, deadline - time.monotonic()))
+        crew.wait(_PATIENCE_S)
     if any(result.status == "fetched" for result in results.values()):
         obtainer.sync_names()
     final = [
@@ -261,11 +253,50 @@ def run_plan(
     return Report(tuple(final), time.monotonic() - began)
 
 
-def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threading.Event, shared: Shared) -> Result:
+class _Crew:
+    """Threads that do the same work side by side: two, and more while the processor has time to spare.
+
+    Small files from a fast server keep it busy, and then further threads only hinder each other; from a distant one
+    they wait for the network, and more of them wait at the same time.
+    """
+
+    def __init__(self, work: Callable[[], None], *, most: int) -> None:
+        self._work = work
+        self._most = most
+        self._threads: list[threading.Thread] = []
+
+    def run(self) -> None:
+        """Return when all threads are done."""
+        for _ in range(min(2, self._most)):
+            self._hire()
+        busy, at = time.process_time(), time.monotonic()
+        while (alive := next((thread for thread in self._threads if thread.is_alive()), None)) is not None:
+            alive.join(_TICK_S)
+            elapsed = time.monotonic() - at
+            if elapsed < _TICK_S:
+                continue
+            if len(self._threads) < self._most and time.process_time() - busy < _BUSY * elapsed:
+                self._hire()
+            busy, at = time.process_time(), time.monotonic()
+
+    def _hire(self) -> None:
+        number = len(self._threads)
+        thread = threading.Thread(target=self._work, name=f"weightstore-{number}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def wait(self, patience_s: float) -> None:
+        """Wait for the threads, but no longer."""
+        deadline = time.monotonic() + patience_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threading.Event, group: GroupSync) -> Result:
     began = time.monotonic()
     meter = progress.meter(item)
     try:
-        obtained = obtainer.obtain(item.wanted, meter=meter, stop=stop, shared=shared)
+        obtained = obtainer.obtain(item.wanted, meter=meter, stop=stop, group=group)
     except Cancelled as error:
         return Result(item, "cancelled", error=error, elapsed_s=time.monotonic() - began)
     except WeightStoreError as error:

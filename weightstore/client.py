@@ -108,9 +108,9 @@ class Client:
         try:
             return resolve(names, self.catalogs, task=task, everything=everything)
         except UnknownName as error:
-            if error.name in names and not error.suggestions and _is_file(error.name):
-                raise UnknownName(name=error.name, hint=f"no catalog knows it. For the file, write ./{error.name}") from None
-            raise
+            if error.name not in names or not _is_file(error.name):
+                raise
+            raise UnknownName(name=error.name, hint=f"no catalog knows it. For the file write ./{error.name}") from None
 
     def wanted(self, name: str, *, sha256: str | None = None) -> Wanted:
         """Return what one weights name, URL or path asks for. A glob must mean exactly one.

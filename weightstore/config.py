@@ -269,7 +269,10 @@ def _flag(value: object) -> bool:
 def _count(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise InvalidConfig(f"not a whole number: {value!r}")
-    number = int(value)
+    try:
+        number = int(value)
+    except ValueError:
+        raise InvalidConfig(f"not a whole number: {value!r}") from None
     if not 0 <= number <= 1_000_000:
         raise InvalidConfig(f"out of range: {value!r}")
     return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,17 +63,6 @@ class Obtained:
     via: Via
     place: str
     received: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What downloads share that run side by side: turns on the network, and syncing to disk.
-
-    More of them may be under way than there are turns: those that are done wait to be synced together.
-    """
-
-    turns: threading.Semaphore
-    sync: GroupSync
 
 
 class Transports:
@@ -164,8 +152,10 @@ class Obtainer:
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
-    def obtain(self, wanted: Wanted, *, meter: Meter, stop: threading.Event, shared: Shared | None = None) -> Obtained:
-        """Return a verified blob, fetched if no layer has it. ``shared`` is for many at once.
+    def obtain(
+        self, wanted: Wanted, *, meter: Meter, stop: threading.Event, group: GroupSync | None = None
+    ) -> Obtained:
+        """Return a verified blob, fetched if no layer has it. For ``group`` see :func:`publish`.
 
         Raises:
             NotPresent: it would have to be fetched, and we are offline.
@@ -181,14 +171,14 @@ class Obtainer:
             if located.hit is not None:
                 return obtained_from(located.hit)
             try:
-                return self._in_turn(wanted, located, meter, stop, shared=shared)
+                return self._in_turn(wanted, located, meter, stop, group=group)
             except PartLost as error:
                 # Another process believed this one dead and went on with its part: see what became of it.
                 meter.note(str(error))
         raise SourceUnavailable(source=wanted.source.display, reason="other processes kept taking the download over")
 
     def _in_turn(
-        self, wanted: Wanted, located: Located, meter: Meter, stop: threading.Event, *, shared: Shared | None
+        self, wanted: Wanted, located: Located, meter: Meter, stop: threading.Event, *, group: GroupSync | None
     ) -> Obtained:
         """Fetch a missing blob when it is our turn, or take what others fetched before."""
         from weightstore.store.flight import flight  # start-up: not for a hit
@@ -211,7 +201,7 @@ class Obtainer:
         ) as hit:
             if hit is not None:
                 return obtained_from(hit)
-            return self._fetch(wanted, located, candidates, layout, key, meter, stop, shared=shared)
+            return self._fetch(wanted, located, candidates, layout, key, meter, stop, group=group)
 
     def _candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
         from weightstore.transfer.policy import route
@@ -273,7 +263,7 @@ class Obtainer:
         meter: Meter,
         stop: threading.Event,
         *,
-        shared: Shared | None,
+        group: GroupSync | None,
     ) -> Obtained:
         failures: list[WeightStoreError] = []
         no_space: NoSpace | None = None
@@ -282,7 +272,7 @@ class Obtainer:
             if mirror in self._dead_mirrors:
                 continue
             try:
-                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop, shared=shared)
+                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop, group=group)
             except NoSpace as error:
                 # A mirror may have lied about the size. If it did not, the next source meets the same.
                 if not mirror or error.needed is None:
@@ -313,7 +303,7 @@ class Obtainer:
         meter: Meter,
         stop: threading.Event,
         *,
-        shared: Shared | None,
+        group: GroupSync | None,
     ) -> Obtained:
         from weightstore.store.publish import publish
         from weightstore.transfer.download import Limits, download
@@ -330,29 +320,26 @@ class Obtainer:
             slow_s=config.read_timeout_s,
         )
         try:
-            with shared.turns if shared is not None else contextlib.nullcontext():
-                done = download(
-                    candidate.source,
-                    pin,
-                    layout=layout,
-                    key=key,
-                    transport=transports.transport_for(candidate.source),
-                    limits=limits,
-                    connections=transports.connections,
-                    # A mirror that fails is passed over, not begged: what it gave is resumed from the next source.
-                    retry=RetryPolicy(attempts=config.retries if candidate.kind == "origin" else 0),
-                    stop=stop,
-                    meter=meter,
-                )
+            done = download(
+                candidate.source,
+                pin,
+                layout=layout,
+                key=key,
+                transport=transports.transport_for(candidate.source),
+                limits=limits,
+                connections=transports.connections,
+                # A mirror that fails is passed over, not begged: what it gave is resumed from the next source.
+                retry=RetryPolicy(attempts=config.retries if candidate.kind == "origin" else 0),
+                stop=stop,
+                meter=meter,
+            )
         except DigestMismatch as error:
             recorded = located.known_by == "ref" and candidate.kind == "origin" and not wanted.pin.is_pinned
             raise DigestMismatch(
                 source=error.source, expected=error.expected, actual=error.actual, recorded=recorded
             ) from None
         try:
-            path = publish(
-                done.part, done.digest, size=done.size, receipts=self.receipts, group=shared.sync if shared else None
-            )
+            path = publish(done.part, done.digest, size=done.size, receipts=self.receipts, group=group)
         except BaseException:
             done.part.discard()
             raise

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import termios
 import time
 import tomllib
 
@@ -34,7 +37,59 @@ def test_verify_puts_damage_in_quarantine_and_exits_with_5(site, run):
     assert "verify --repair" in result.stderr
     assert not site.blob("B").exists()
     assert len(list((site.home / "quarantine").glob("*.json"))) == 1
-    assert "1 good, 0 bad" in run("verify").stderr
+    assert "1 blob, 52.0 kB: 1 good, 0 bad, 1 missing" in run("verify").stderr
+
+
+def test_repair_fetches_again_what_was_put_aside_earlier(site, run):
+    run("prefetch", "toys/*")
+    _damage(site.blob("B"))
+    run("verify", code=5)
+    report = json.loads(run("verify", "--json").stdout)
+    assert (report["damaged"], report["missing"]) == (0, 1)
+    assert "verify --repair" in run("verify").stderr
+    result = run("verify", "--repair")
+    assert "repaired   Small_Weights.B" in result.stdout
+    assert "1 blob, 52.0 kB: 1 good, 1 repaired, 0 bad" in result.stderr
+    assert site.blob("B").read_bytes() == site.data("B")
+    assert "2 good, 0 bad\n" in run("verify", "--repair").stderr
+
+
+def test_repair_of_a_name_looks_into_the_quarantine(site, run):
+    run("prefetch", "toys/*")
+    for member in "BC":
+        _damage(site.blob(member))
+    run("verify", code=5)
+    assert "1 missing" in run("verify", "small").stderr
+    run("verify", "--repair", "small")
+    assert site.blob("B").exists()
+    assert not site.blob("C").exists()
+
+
+def test_what_a_hit_put_aside_is_repaired_too(site, run):
+    run("prefetch", "small")
+    _damage(site.blob("B"))
+    run("path", "small", code=4)
+    run("verify", "--repair")
+    assert site.blob("B").read_bytes() == site.data("B")
+
+
+def test_what_lies_in_quarantine_and_cannot_be_repaired_is_counted(site, run):
+    run("prefetch", "small")
+    _damage(site.blob("B"))
+    run("verify", code=5)
+    site.server.serve(site.url("B").removeprefix(site.server.url("")), b"changed upstream")
+    report = json.loads(run("verify", "--repair", "--json", code=5).stdout)
+    assert (report["damaged"], report["missing"]) == (0, 1)
+    assert not any(blob["repaired"] for blob in report["blobs"])
+
+
+def test_what_a_layer_has_is_not_missing(site, run, tmp_path, monkeypatch):
+    run("prefetch", "small", "--home", tmp_path / "layer")
+    run("prefetch", "small")
+    _damage(site.blob("B"))
+    run("verify", code=5)
+    monkeypatch.setenv("WEIGHTSTORE_LAYERS", str(tmp_path / "layer"))
+    assert "missing" not in run("verify").stderr
 
 
 def test_verify_repairs_from_the_recorded_source(site, run):
@@ -129,7 +184,7 @@ def test_gc_without_a_store_has_nothing_to_do(run):
 def test_rm_removes_the_blob_and_keeps_the_memory_of_its_digest(site, run):
     run("prefetch", "small")
     result = run("rm", "-y", "small")
-    assert "51.0 kB" in result.stderr
+    assert result.stderr == f"removed small  sha256:{site.digest('B')}  51.0 kB\n"
     assert not site.blob("B").exists()
     assert len(list((site.home / "refs").iterdir())) == 1
 
@@ -140,8 +195,11 @@ def test_rm_forgets_when_told_to_also_without_a_blob(site, run):
     run("rm", "-y", url)
     site.server.serve("/unpinned.bin", b"second")
     assert "rm --forget" in run("prefetch", url, code=5).stderr
-    removed = json.loads(run("rm", "-y", "--forget", url, "--json").stdout)["removed"]
-    assert removed[0]["forgotten"] == [url]
+    result = run("rm", "-y", "--forget", url, "--json")
+    (removed,) = json.loads(result.stdout)["removed"]
+    assert removed["forgotten"] == [url]
+    assert removed["removed"] is False
+    assert result.stderr == f"forgotten {url}\n"
     run("prefetch", url)
 
 
@@ -154,12 +212,41 @@ def test_rm_takes_the_beginning_of_a_digest(site, run):
 
 
 def test_rm_of_what_is_not_there(site, run, tmp_path, monkeypatch):
-    run("rm", "small", code=8)
+    assert "there is no store" in run("rm", "small", code=4).stderr
     run("init")
-    run("rm", "-y", "small", code=4)
+    told = run("rm", "-y", "small", code=4).stderr
+    assert f"small is not in {site.home}" in told
+    assert "offline" not in told
     run("rm", "-y", "no-such-name", code=3)
     assert "weightstore ls" in run("rm", "-y", "resnet50", code=4).stderr
     run("rm", "-y", "0" * 64, code=4)
+
+
+def test_rm_of_one_blob_by_two_names_removes_it_once(site, run):
+    run("prefetch", "small")
+    assert run("rm", "-y", "small", "Small_Weights.B").stderr.count("removed") == 1
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"\x04", b"\x03"])
+def test_rm_removes_nothing_unless_told_to(site, run, spawn, answer):
+    run("prefetch", "small")
+    leader, follower = pty.openpty()
+    process = spawn("rm", "small", stdin=follower, stderr=follower, start_new_session=True, preexec_fn=_own_terminal)
+    os.close(follower)
+    asked = b""
+    while b"Remove?" not in asked:
+        asked += os.read(leader, 1024)
+    os.write(leader, answer)
+    assert process.wait(timeout=10) == 1
+    told = os.read(leader, 4096).decode()
+    os.close(leader)
+    process.communicate()
+    assert "nothing removed" in told
+    assert site.blob("B").exists()
+
+
+def _own_terminal():
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_rm_leaves_layers_alone(site, run, tmp_path, monkeypatch):

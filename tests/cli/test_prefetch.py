@@ -18,7 +18,7 @@ def test_names_are_fetched_and_summed_up(site, run):
     result = run("prefetch", "small", "other:C")
     assert site.blob("B").read_bytes() == site.data("B")
     assert site.blob("C").read_bytes() == site.data("C")
-    assert "2 files to fetch, about 103.0 kB" in result.stderr
+    assert "2 files to fetch, 103.0 kB;" in result.stderr
     assert "2 fetched, 0 present, 0 failed · 103.0 kB in " in result.stderr
     assert result.stdout == ""
 
@@ -28,7 +28,7 @@ def test_a_second_run_fetches_nothing(site, run):
     sent = site.bodies_sent
     result = run("prefetch", "small", "Small_Weights.A")
     assert site.bodies_sent == sent + 1
-    assert "1 file to fetch, about 50.0 kB; 1 already here" in result.stderr
+    assert "1 file to fetch, 50.0 kB; 1 already here" in result.stderr
     assert "1 fetched, 1 present, 0 failed" in result.stderr
 
 
@@ -36,6 +36,39 @@ def test_a_log_gets_plain_lines(site, run):
     lines = run("prefetch", "small").stderr.splitlines()
     assert [line.split()[0] for line in lines] == ["1", "start", "fetched", "1"]
     assert not any("\x1b" in line for line in lines)
+
+
+def test_a_log_names_a_url_once_a_line(site, run):
+    for line in run("prefetch", site.server.serve("/plain.bin", b"plain")).stderr.splitlines():
+        assert line.count("/plain.bin") <= 1
+
+
+def test_a_size_is_about_so_much_only_where_the_catalog_rounded_it(site, run):
+    assert "1 file to fetch, 50.0 kB;" in run("prefetch", "Small_Weights.A").stderr
+    site.catalog.write_text(site.catalog.read_text().replace('"size_exact": true', '"size_exact": false'))
+    assert "1 file to fetch, about 52.0 kB;" in run("prefetch", "other").stderr
+
+
+def test_the_size_of_a_local_file_is_exact(run, tmp_path):
+    (tmp_path / "local.pth").write_bytes(b"local bytes")
+    assert "1 file to fetch, 11 B;" in run("prefetch", "./local.pth").stderr
+
+
+def test_offline_nothing_is_announced_that_is_not_done(site, run, tmp_path):
+    run("prefetch", "small")
+    told = run("prefetch", "toys/*", "--offline", code=4).stderr
+    assert told.startswith("1 file missing, and offline mode forbids fetching; 1 already here")
+    assert "to fetch" not in told
+    (tmp_path / "local.pth").write_bytes(b"local bytes")
+    told = run("prefetch", "other", "./local.pth", "--offline", code=4).stderr
+    assert told.startswith("1 file to fetch, 11 B; 1 missing that offline mode forbids fetching")
+    rows = [line.split("\t") for line in run("prefetch", "other", "-n", "--offline").stdout.splitlines()]
+    assert [row[2:] for row in rows] == [["missing", "nowhere: offline"]]
+
+
+def test_a_plan_of_what_is_here_says_so(site, run):
+    run("prefetch", "small")
+    assert "nothing to fetch" in run("prefetch", "small", "--dry-run").stderr
 
 
 def test_globs_tasks_urls_and_paths_are_fetched(site, run, tmp_path):

@@ -43,6 +43,10 @@ def test_init_refuses_what_does_not_fit(run, tmp_path):
     run("init", tmp_path / "t", "--shared", "private", "--group", "root", code=2)
 
 
+def test_init_names_its_argument_plainly(run):
+    assert "'DIR'" in run("init", "https://example.org/store", code=2).stderr
+
+
 def test_doctor_finds_a_good_store_usable(site, run):
     result = run("doctor")
     assert "The store can be used" in result.stdout
@@ -114,6 +118,20 @@ def test_config_shows_values_and_where_they_come_from(site, run, tmp_path, monke
     assert run("config", "path").stdout == f"{file}\n"
     assert json.loads(run("config", "jobs", "--json").stdout) == {"name": "jobs", "value": 7, "from": str(file)}
     run("config", "no_such_setting", code=2)
+
+
+def test_a_variable_that_means_nothing_is_told_with_the_nearest(run, monkeypatch):
+    for name in ("WEIGHTSTORE_MIRROR", "WEIGHTSTORE_TEST_THIS", "_WEIGHTSTORE_COMPLETE_X", "WEIGHTSTORE_XYZZY"):
+        monkeypatch.setenv(name, "1")
+    told = run("config").stderr
+    assert "WEIGHTSTORE_MIRROR is set, and there is no such setting. Is WEIGHTSTORE_MIRRORS meant?" in told
+    assert "WEIGHTSTORE_XYZZY" in told
+    assert len(told.splitlines()) == 2
+    findings = json.loads(run("doctor", "--json").stdout)["findings"]
+    assert [one["found"].split(":")[0] for one in findings if one["area"] == "settings"] == [
+        "WEIGHTSTORE_MIRROR",
+        "WEIGHTSTORE_XYZZY",
+    ]
 
 
 def test_config_init_writes_a_template_that_can_be_read_when_uncommented(site, run, tmp_path, monkeypatch):

@@ -110,7 +110,8 @@ class Commands(click.Group):
             failure = error
         except KeyboardInterrupt:
             click.echo(err=True)  # closes the terminal's ^C echo
-            failure = Cancelled()
+            settings.complain("stopped")
+            return ctx.exit(Cancelled.exit_code)
         except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
             raise
         except OSError as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from weightstore.cli import units
+from weightstore.cli.interrupt import interruptible
 from weightstore.cli.progress import progress_for
 from weightstore.cli.settings import described
 from weightstore.errors import Cancelled, NoSpace
 
 if TYPE_CHECKING:
-    from weightstore.batch import Plan, Report, Result
+    from collections.abc import Sequence
+
+    from weightstore.batch import Item, Plan, Report, Result
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
 
@@ -19,7 +22,7 @@ def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = 
     """Announce a plan, carry it out with progress, and sum it up. Failures are told as they come."""
     if plan.missing:
         settings.say(announcement(plan, client=client))
-        with progress_for(settings) as progress:
+        with interruptible(), progress_for(settings) as progress:
             if settings.quiet:
                 report = client.prefetch(plan=plan, jobs=jobs)
             else:
@@ -30,6 +33,9 @@ def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = 
                     settings.complain(str(result.error))
     else:
         report = client.prefetch(plan=plan, jobs=jobs)
+    if exit_code(report) == Cancelled.exit_code:
+        for line in kept(report, client=client):
+            settings.say(line)
     settings.say(summary(report))
     if exit_code(report) == Cancelled.exit_code:
         settings.complain(str(Cancelled()))
@@ -39,21 +45,58 @@ def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = 
 def announcement(plan: Plan, *, client: Client) -> str:
     """Return what a plan will do, in one line: files, bytes, what is here, free space."""
     present = len(plan.items) - len(plan.missing)
-    fetched = f"{units.count(len(plan.missing), 'file')} to fetch, {bytes_to_fetch(plan)}"
     here = f"; {present} already here" if present else ""
+    offline = [item for item in plan.missing if not may_fetch(item, client)]
+    to_fetch = [item for item in plan.missing if may_fetch(item, client)]
+    if not to_fetch:
+        return f"{units.count(len(offline), 'file')} missing, and offline mode forbids fetching{here}"
+    fetched = f"{units.count(len(to_fetch), 'file')} to fetch, {_size_of(to_fetch, client)}"
+    kept_out = f"; {len(offline)} missing that offline mode forbids fetching" if offline else ""
     free = f"; {units.size(plan.free)} free" if plan.free is not None else ""
-    return f"{fetched}{here}{free} in {client.config.home}"
+    return f"{fetched}{kept_out}{here}{free} in {client.config.home}"
 
 
-def bytes_to_fetch(plan: Plan) -> str:
+def may_fetch(item: Item, client: Client) -> bool:
+    """Tell whether there is a place to fetch from: offline, that is one on this machine."""
+    return not client.config.offline or any(source.startswith("file://") for source in item.sources)
+
+
+def _size_of(items: Sequence[Item], client: Client) -> str:
     """Return how much is to be fetched, and how well that is known."""
-    exact = all(item.wanted.size_is_exact for item in plan.missing)
-    known = ("" if exact or not plan.bytes_to_fetch else "about ") + units.size(plan.bytes_to_fetch)
-    if not plan.sizes_unknown:
-        return known
-    if not plan.bytes_to_fetch:
+    known = [item for item in items if item.size is not None]
+    unknown = len(items) - len(known)
+    if not known:
         return "of unknown size"
-    return f"{known} and {plan.sizes_unknown} of unknown size"
+    about = "" if all(_is_exact(item, client) for item in known) else "about "
+    total = about + units.size(sum(item.size or 0 for item in known))
+    return f"{total} and {unknown} of unknown size" if unknown else total
+
+
+def _is_exact(item: Item, client: Client) -> bool:
+    source = item.wanted.source
+    if item.wanted.size_is_exact or source.scheme == "file":
+        return True
+    entry = client.entry_of(source)
+    return entry is not None and entry.size_is_exact and entry.size == item.size
+
+
+def kept(report: Report, *, client: Client) -> list[str]:
+    """Return, for each unfinished item of which something lies in the store, a line that says how much."""
+    from weightstore.store.parts import list_parts, read_journal
+
+    layout = client.obtainer.layers()[-1].layout
+    if layout is None:
+        return []
+    lines = []
+    for item in (result.item for result in report.failures if result.status == "cancelled"):
+        key = f"sha256-{item.digest.hex}" if item.digest is not None else f"source-{item.wanted.source.key}"
+        journals = [journal for part in list_parts(layout, key) if (journal := read_journal(part)) is not None]
+        if journals:
+            furthest = max(journals, key=lambda journal: journal.offset)
+            total = furthest.total or item.size
+            of = f" of {units.size(total)}" if total else ""
+            lines.append(f"{'kept':<9} {item.wanted.name}  {units.size(furthest.offset)}{of}")
+    return lines
 
 
 def summary(report: Report) -> str:

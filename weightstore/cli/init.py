@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +11,8 @@ from weightstore.cli.options import LocalPath, command_with_example, shared_opti
 from weightstore.errors import InvalidInput, StoreError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from weightstore.cli.settings import Settings
     from weightstore.store.layout import Layout
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from weightstore.transfer.progress import Meter
 
 _REFRESHES_PER_S = 8
-_STYLES = {"fetched": "green", "present": "green", "failed": "bold red", "cancelled": "yellow"}
+_STYLES = {"fetched": "green", "present": "green", "failed": "bold red"}
 
 
 class LiveProgress:
@@ -90,7 +90,7 @@ class LiveProgress:
                     # The plan's size may be a rounded one: what has come is what counts.
                     self._total += size - (result.item.size or 0)
             self._tracks = [track for track in self._tracks if track.item is not result.item]
-        if result.item.is_present or not self._outcomes:
+        if result.item.is_present or result.status == "cancelled" or not self._outcomes:
             return
         line = Text(outcome_line(result))
         line.stylize(_STYLES[result.status], 0, 9)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from weightstore.cli.options import WeightsName, command_with_example, shared_options
+from weightstore.source import is_source
 
 if TYPE_CHECKING:
     from weightstore.cli.settings import Settings
@@ -39,7 +40,13 @@ def command(settings: Settings, *, name: str, may_fetch: bool, sha256: str | Non
     if settings.json:
         found = path.stat()
         settings.print_json(
-            {"name": name, "path": str(path), "digest": f"sha256:{path.name}", "size_bytes": found.st_size}
+            {
+                # Not as it was typed: a URL may carry a password.
+                "name": client.wanted(name, sha256=sha256).name if is_source(name) else name,
+                "path": str(path),
+                "digest": f"sha256:{path.name}",
+                "size_bytes": found.st_size,
+            }
         )
     else:
         click.echo(str(path))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +9,8 @@ import click
 from weightstore.cli.options import Bytes, LocalPath, WeightsName, command_with_example, shared_options
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from weightstore.batch import Item, Plan
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
@@ -101,18 +102,22 @@ def _print_plan(plan: Plan, *, settings: Settings, client: Client) -> None:
     ]
     rows = []
     for item in plan.items:
-        what, place = _what(item)
+        what, place = _what(item, client)
         size = Cell(units.size(item.size), str("" if item.size is None else item.size))
         rows.append([Cell(item.wanted.name), size, Cell(what), Cell(place)])
     print_table(columns, rows)
-    settings.say(announcement(plan, client=client))
+    settings.say(announcement(plan, client=client) if plan.missing else "nothing to fetch: all of it is here")
     if plan.free is not None and plan.bytes_to_fetch > plan.free:
         settings.say(f"note: it will not fit: {units.size(plan.bytes_to_fetch - plan.free)} are missing")
 
 
-def _what(item: Item) -> tuple[str, str]:
+def _what(item: Item, client: Client) -> tuple[str, str]:
+    from weightstore.cli.fetching import may_fetch
+
     if item.obtained is not None:
         return "present", item.obtained.place
+    if not may_fetch(item, client):
+        return "missing", "nowhere: offline"
     return "fetch", item.sources[0] if item.sources else "nowhere"
 
 

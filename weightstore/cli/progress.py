@@ -94,7 +94,7 @@ class LineProgress:
     def done(self, result: Result) -> None:
         if result.error is not None and result.status == "failed":
             self._settings.complain(str(result.error))
-        elif not result.item.is_present:
+        elif not result.item.is_present and result.status != "cancelled":  # of these the summary tells
             self._settings.say(outcome_line(result))
 
 
@@ -111,7 +111,8 @@ class _LineMeter:
         first = not track.source
         track.source, track.here, track.total = source, offset, total if total is not None else track.total
         if first:
-            self._settings.say(f"{'start':<9} {track.name}  {units.size(track.total)} from {source}")
+            place = "" if source == track.name else f" from {source}"
+            self._settings.say(f"{'start':<9} {track.name}  {units.size(track.total)}{place}")
 
     def advance(self, size: int) -> None:
         with self._lock:

@@ -7,13 +7,14 @@ import re
 import stat
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from weightstore.cli import units
 from weightstore.cli.options import WeightsName, command_with_example, shared_options
 from weightstore.errors import InvalidInput, NotPresent, StoreError, WeightStoreError
+from weightstore.source import is_source, parse_source
 
 if TYPE_CHECKING:
     from weightstore.cli.settings import Settings
@@ -44,7 +45,7 @@ class NotStored(WeightStoreError):
 class _Target:
     """One thing to remove: its blob where there is one, and the sources that are recorded for it."""
 
-    title: str
+    name: str
     digest: Digest | None
     file: File | None
     sources: tuple[Source, ...]
@@ -71,15 +72,36 @@ def command(settings: Settings, *, names: tuple[str, ...], yes: bool, forget: bo
     client = settings.client(offline=True)
     layout = client.obtainer.layers()[-1].layout
     if layout is None:
-        raise StoreError(place=str(client.config.home), reason="there is no store, so there is nothing to remove")
-    targets = [_target(name, client, layout, forget=forget) for name in names]
-    for target in targets:
-        settings.say(_announcement(target, forget=forget))
-    if not yes and sys.stdin.isatty() and not click.confirm("Remove?", err=True):
-        raise click.Abort
-    removed = [_remove(target, client, layout, forget=forget) for target in targets]
+        raise NotStored(name=_shown(names[0]), place=f"{client.config.home}, where there is no store")
+    targets: dict[tuple[Digest | None, tuple[Source, ...]], _Target] = {}
+    for name in names:
+        target = _target(name, client, layout, forget=forget)
+        targets.setdefault((target.digest, target.sources), target)
+    if not yes and sys.stdin.isatty():
+        for target in targets.values():
+            settings.say(_announcement(target, forget=forget))
+        _ask(settings)
+    removed = []
+    for target in targets.values():
+        removed.append(_remove(target, client, layout, forget=forget))
+        settings.say(_told(removed[-1]))
     if settings.json:
         settings.print_json({"removed": removed})
+
+
+def _ask(settings: Settings) -> None:
+    try:
+        if click.confirm("Remove?", err=True):
+            return
+    except click.Abort:  # Ctrl-C, or the end of the input
+        click.echo(err=True)
+    settings.say("nothing removed")
+    click.get_current_context().exit(1)
+
+
+def _shown(name: str) -> str:
+    """Return a name as it may be shown: a URL may carry a password."""
+    return parse_source(name)[0].display if is_source(name) else name
 
 
 def _target(name: str, client: Client, layout: Layout, *, forget: bool) -> _Target:
@@ -92,9 +114,11 @@ def _target(name: str, client: Client, layout: Layout, *, forget: bool) -> _Targ
     if file is None and not (forget and _is_recorded(layout, sources)):
         elsewhere = [layer for layer in client.obtainer.layers() if digest and _is_in(layer.layout, digest)]
         if elsewhere:
-            raise StoreError(place=str(elsewhere[0].root), reason=f"has {name}, and is a read-only layer: not removed")
-        raise NotStored(name=name, place=str(layout.root))
-    return _Target(name, digest, file, sources)
+            raise StoreError(
+                place=str(elsewhere[0].root), reason=f"has {_shown(name)}, and is a read-only layer: not removed"
+            )
+        raise NotStored(name=_shown(name), place=str(layout.root))
+    return _Target(_shown(name), digest, file, sources)
 
 
 def _meaning(name: str, client: Client, layout: Layout) -> tuple[Digest | None, Source | None]:
@@ -146,7 +170,7 @@ def _is_recorded(layout: Layout, sources: tuple[Source, ...]) -> bool:
 
 def _announcement(target: _Target, *, forget: bool) -> str:
     what = f"{units.size(target.file.size)} {target.digest}" if target.file else "no blob"
-    lines = [f"{target.title}: {what}"]
+    lines = [f"{target.name}: {what}"]
     if forget:
         lines += [f"  to be forgotten: {source}" for source in target.sources]
     elif len(target.sources) > 1:
@@ -154,7 +178,14 @@ def _announcement(target: _Target, *, forget: bool) -> str:
     return "\n".join(lines)
 
 
-def _remove(target: _Target, client: Client, layout: Layout, *, forget: bool) -> dict[str, object]:
+def _told(removed: dict[str, Any]) -> str:
+    lines = [f"forgotten {source}" for source in removed["forgotten"]]
+    if removed["removed"]:
+        lines.insert(0, f"removed {removed['name']}  {removed['digest']}  {units.size(removed['size_bytes'])}")
+    return "\n".join(lines)
+
+
+def _remove(target: _Target, client: Client, layout: Layout, *, forget: bool) -> dict[str, Any]:
     from weightstore.store.gc import Removal, remove
     from weightstore.store.refs import forget_ref
 
@@ -166,8 +197,9 @@ def _remove(target: _Target, client: Client, layout: Layout, *, forget: bool) ->
             client.receipts.forget(target.digest)
     forgotten = [source for source in target.sources if forget and forget_ref(layout, source)]
     return {
-        "name": target.title,
+        "name": target.name,
         "digest": str(target.digest) if target.digest else None,
+        "removed": target.file is not None,
         "size_bytes": target.file.size if target.file else 0,
         "forgotten": [source.display for source in forgotten],
     }

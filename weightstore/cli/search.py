@@ -8,6 +8,7 @@ import click
 
 from weightstore.cli import units
 from weightstore.cli.options import command_with_example, shared_options
+from weightstore.errors import InvalidQuery
 
 if TYPE_CHECKING:
     from weightstore.catalog.entries import Entry
@@ -39,8 +40,10 @@ def command(settings: Settings, *, query: tuple[str, ...], sort: str | None, lim
     """
     from weightstore.catalog.query import parse_query, search
 
-    client = settings.client()
     text = " ".join(query)
+    if "://" in text:  # and not shown: it may carry a password
+        raise InvalidQuery("a URL is not searched for. Give conditions like acc@1>80, or words of a name")
+    client = settings.client()
     entries = [entry for catalog in client.catalogs.all() for entry in catalog.entries()]
     found = search(entries, text, sort=sort)
     shown = found[:limit]

@@ -13,7 +13,7 @@ from weightstore.cli import terminal
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_LEAST_FLEXIBLE = 12
+_LEAST_FLEXIBLE = 8
 _GAP = 2
 
 
@@ -60,8 +60,7 @@ def _draw(columns: Sequence[Column], cells: Sequence[Sequence[Cell]]) -> None:
     from rich.table import Table  # start-up: 0.1 s, and only a terminal needs it
     from rich.text import Text
 
-    console = terminal.console()
-    widths = fitting(columns, cells, console.width)
+    widths = fitting(columns, cells, terminal.width())
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
     for index, width in widths.items():
         column = columns[index]
@@ -76,7 +75,7 @@ def _draw(columns: Sequence[Column], cells: Sequence[Sequence[Cell]]) -> None:
         table.add_row(*(Text(row[index].shown) for index in widths))
     # What cannot be shortened is not: where there is no room at all, lines are longer than the terminal.
     needed = sum(widths.values()) + _GAP * (len(widths) - 1)
-    console.print(table, width=max(console.width, needed), crop=False)
+    terminal.console(at_least=needed).print(table)
 
 
 def fitting(columns: Sequence[Column], cells: Sequence[Sequence[Cell]], width: int) -> dict[int, int]:

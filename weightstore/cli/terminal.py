@@ -28,9 +28,11 @@ def width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def console() -> Console:
-    """Return a console for standard output."""
+def console(*, at_least: int = 0) -> Console:
+    """Return a console for standard output, as wide as the terminal or ``at_least`` so many columns."""
     from rich.console import Console  # start-up: 0.1 s, and only a terminal needs it
 
     # Both of them said: rich makes every dumb terminal 80 columns wide.
-    return Console(width=width(), height=25, color_system=None if is_plain() else "auto", highlight=False)
+    return Console(
+        width=max(width(), at_least), height=25, color_system=None if is_plain() else "auto", highlight=False
+    )

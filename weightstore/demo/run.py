@@ -18,7 +18,7 @@ from weightstore.client import Client
 from weightstore.config import Config
 from weightstore.demo.checkpoints import find_checkpoints, write_catalog
 from weightstore.demo.server import Origin
-from weightstore.errors import WeightStoreError
+from weightstore.errors import Cancelled, WeightStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -68,6 +68,8 @@ class _Stage:
         with self.drawing() as progress:
             report = client.prefetch(names, progress=progress)
         for result in report.failures:
+            if isinstance(result.error, Cancelled):
+                raise result.error
             raise DemoFailed(f"the demo failed: {result.item.wanted.name}: {result.error}")
         return report
 

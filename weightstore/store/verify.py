@@ -58,7 +58,7 @@ def verify_store(
 
 
 def find_missing(layout: Layout, *, only: Collection[Digest] | None = None) -> list[Checked]:
-    """Return the blobs, or ``only`` some, that lie in quarantine and have not been fetched again, in order of digest."""
+    """Return the blobs, or ``only`` some, that lie in quarantine and were not fetched again, in order of digest."""
     present = list_blobs(layout)
     missing = []
     for digest, path in sorted(list_quarantined(layout).items()):

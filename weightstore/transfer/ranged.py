@@ -45,6 +45,8 @@ _STEPS = (4, 8, 16, 32, 64)
 _GAIN_PER_DOUBLING = 1.2
 _TICK_S = 0.02
 _WRITE_BACK = 32 << 20
+# Sixteen connections hold one such block each.
+_READ_SIZE = 256 << 10
 # A chunk is about one second of its connection: what lies beyond the frontier is lost when the download is stopped.
 _CHUNK_S = 1.0
 _SMALLEST_CHUNK = 256 << 10
@@ -242,7 +244,7 @@ class RangedDownload:
             if self._stop.is_set():
                 self._extents.stop()
                 return
-            data = body.read(min(READ_SIZE, chunk.left))
+            data = body.read(min(_READ_SIZE, chunk.left))
             if not data:
                 raise SourceUnavailable(source=self._source.display, reason="the connection ended early")
             with translated(f"/dev/fd/{self._fd}"):
