@@ -8,6 +8,7 @@ import errno
 import os
 import queue
 import secrets
+import stat
 import threading
 import time
 from dataclasses import dataclass
@@ -148,7 +149,8 @@ def _item(group: Sequence[Wanted], obtainer: Obtainer) -> Item:
 def _local_size(wanted: Wanted) -> int | None:
     if wanted.source.scheme == "file":
         with contextlib.suppress(OSError):
-            return wanted.source.path.stat().st_size
+            found = wanted.source.path.stat()
+            return found.st_size if stat.S_ISREG(found.st_mode) else None
     return None
 
 

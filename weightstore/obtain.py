@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -221,7 +222,7 @@ class Obtainer:
     def not_present(self, wanted: Wanted, located: Located, *, notes: Sequence[str] = ()) -> WeightStoreError:
         """Return the error that says where we looked and what to run; of a local file that is gone, that it is gone."""
         is_local = all(source.scheme == "file" for source in wanted.sources)
-        if is_local and not any(source.path.exists() for source in wanted.sources):
+        if is_local and not any(os.path.exists(source.path) for source in wanted.sources):
             return SourceNotFound(source=wanted.source.display, reason="no such file, and it is in no store")
         searched = [f"{layer.root}" + ("" if layer.layout else " (no store)") for layer in self.layers()]
         known = f"sha256:{located.digest.hex}" if located.digest else str(wanted.pin).replace("none", "digest unknown")

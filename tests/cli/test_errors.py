@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -89,6 +91,60 @@ def test_a_bad_answer_is_told_without_credentials(site, check, behaviour):
 def test_no_command_repeats_credentials(site, check, command):
     url = _with_secrets(site.server.serve("/a.bin", b"0123456789"))
     check(*(one.replace("URL", url) for one in command))
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["path", "./" + "a" * 5000], "no such file"),
+        (["rm", "-y", "0" * 64], "is not in"),
+        (["rm", "-y", "00000000"], "is not in"),
+        (["demo", "--keep", "/proc/1/x"], "/proc/1/x"),
+        (["init", ""], "'DIR': It is empty"),
+        (["init", "/proc/x"], "/proc/x"),
+        (["ls", "--home", ""], "'--home': It is empty"),
+        (["lock", "small", "-o", "/nonexistent/x.lock"], "/nonexistent/x.lock: there is no directory"),
+        (["lock", "small", "-o", "/"], "Is a directory"),
+        (["path", "resnet50\nx"], "no catalog knows"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+)
+def test_strange_input_is_answered_in_words(check, command, message):
+    assert message in check(*command)
+
+
+def test_a_lockfile_that_cannot_be_written_is_no_matter_of_the_store(check):
+    told = check("lock", "small", "-o", "/proc/x.lock")
+    assert "/proc/x.lock: cannot be written" in told
+    assert "WEIGHTSTORE_HOME" not in told
+
+
+@pytest.mark.parametrize("stream", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["ls", "doctor", "prefetch other", "verify", "config", "path small", "rm small"])
+def test_closed_streams_are_no_trouble(run, command, stream):
+    run("prefetch", "small")
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m weightstore {command} {stream}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_under_the_output_is_one_message(run):
+    run("prefetch", "small")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "weightstore", "path", "small"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "error: what was to be printed could not be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("variable", ["HOME", "STATE", "LAYERS", "MIRRORS", "CATALOGS", "CONFIG", "CA_BUNDLE"])

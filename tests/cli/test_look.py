@@ -156,6 +156,13 @@ def test_a_name_is_shortened_before_anything_else(name, width):
     assert sum(widths.values()) + 2 * (len(widths) - 1) <= width
 
 
+def test_of_a_long_url_the_middle_is_left_out(site, run):
+    run("prefetch", site.server.serve("/" + "deep/" * 30 + "weights.bin", site.data("B")))
+    line = _on_terminal("ls", columns=80).splitlines()[1]
+    assert line.startswith("http://127")
+    assert "deep/weights.bin  51.0 kB" in line
+
+
 @pytest.mark.parametrize("columns", [60, 100])
 def test_ls_shows_sizes_in_full_beside_long_names(site, run, columns):
     run("prefetch", site.server.serve("/" + "deep/" * 30 + "weights.bin", site.data("B")))

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from weightstore.digest import Digest, Pin
-from weightstore.errors import Drift, InvalidDigest, InvalidRecord, InvalidSource
+from weightstore.errors import Drift, InvalidDigest, InvalidRecord, InvalidSource, StoreError
 from weightstore.records import MAX_SIZE, Wanted
 from weightstore.source import Source
-from weightstore.store.layout import translated, write_record
+from weightstore.store.layout import write_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,9 +106,15 @@ class Lockfile:
         return "".join([_HEADER, f"version = {VERSION}\n", *tables]).encode()
 
     def write(self, path: Path) -> None:
-        """Replace the file in one step."""
-        with translated(path):
+        """Replace the file in one step.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        try:
             write_record(path, self.encode(), mode=0o644, durable=True)
+        except OSError as error:
+            raise StoreError(place=str(path), reason=f"cannot be written: {error.strerror or error}") from None
 
     def digests(self) -> frozenset[Digest]:
         return frozenset(entry.digest for entry in self.entries)

@@ -59,6 +59,8 @@ _DEFECT = (
     "This is a defect of weightstore. Please report it with the lines above, `weightstore --version` and "
     "`weightstore doctor`."
 )
+# Standard output on a full disk or a lost terminal. Where we write files, these become errors of ours.
+_OUTPUT_FAILS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF}
 
 
 class Commands(click.Group):
@@ -115,6 +117,9 @@ class Commands(click.Group):
         except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
             raise
         except OSError as error:
+            if error.errno in _OUTPUT_FAILS and error.filename is None:
+                settings.complain(f"what was to be printed could not be written: {error.strerror}")
+                return ctx.exit(1)
             if error.errno != errno.EPIPE:
                 error.add_note(_DEFECT)
             raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weightstore.cli.options import command_with_example
+from weightstore.cli.options import LocalPath, command_with_example
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ weightstore demo --keep /tmp/look-inside
 )
 @click.option(
     "--keep",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=LocalPath(),
     metavar="DIR",
     help="Work in DIR, which must be empty, and leave everything there.",
 )
@@ -40,13 +40,16 @@ def command(settings: Settings, *, keep: Path | None) -> None:
     measured as it happens; a step that does not do what it says ends the demo with an error.
     """
     from weightstore.demo.run import run_demo
+    from weightstore.store.layout import translated
 
     if keep is not None:
         keep = keep.expanduser().absolute()
-        keep.mkdir(parents=True, exist_ok=True)
-        if any(keep.iterdir()):
-            raise click.UsageError(f"{keep} is not empty.")
-    directory = keep or Path(tempfile.mkdtemp(prefix="weightstore-demo-"))
+        with translated(keep):
+            keep.mkdir(parents=True, exist_ok=True)
+            if any(keep.iterdir()):
+                raise click.UsageError(f"{keep} is not empty.")
+    with translated(tempfile.gettempdir()):
+        directory = keep or Path(tempfile.mkdtemp(prefix="weightstore-demo-"))
 
     @contextmanager
     def drawing() -> Iterator[Progress]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+import click
 
 from weightstore.cli import units
 from weightstore.cli.interrupt import interruptible
@@ -33,12 +36,15 @@ def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = 
                     settings.complain(str(result.error))
     else:
         report = client.prefetch(plan=plan, jobs=jobs)
-    if exit_code(report) == Cancelled.exit_code:
-        for line in kept(report, client=client):
-            settings.say(line)
-    settings.say(summary(report))
-    if exit_code(report) == Cancelled.exit_code:
-        settings.complain(str(Cancelled()))
+    if exit_code(report) != Cancelled.exit_code:
+        settings.say(summary(report))
+        return report
+    if sys.stderr.isatty() and not settings.is_live:
+        click.echo(err=True)  # closes the terminal's ^C echo
+    lines = kept(report, client=client)
+    for line in [*lines, summary(report)]:
+        settings.say(line)
+    settings.complain(str(Cancelled()) if lines else "stopped")
     return report
 
 

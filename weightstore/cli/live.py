@@ -104,16 +104,28 @@ class LiveProgress:
         with self._lock:
             tracks = [track for track in self._tracks if track.source][: max(1, console.height - 4)]
             here = self._finished + sum(track.here for track in self._tracks)
-            total, rate = self._total, self._pace.rate
+            total, rate = self._known_total(), self._pace.rate
             title = f"total {self._files_done}/{self._files}"
         left = max(0, total - here) / rate if total is not None and rate > 0 else None
         yield _bars(
             [
-                *((track.name, track.here, track.total, track.pace.rate, track.left_s) for track in tracks),
+                *((_short(track.name), track.here, track.total, track.pace.rate, track.left_s) for track in tracks),
                 (title, here, total, rate, left),
             ],
             width=options.max_width,
         )
+
+    def _known_total(self) -> int | None:
+        """Return the bytes of all files: as planned, or where some sizes were unknown, once all files have begun."""
+        if self._total is not None or self._files_done + len(self._tracks) < self._files:
+            return self._total
+        totals = [track.total for track in self._tracks]
+        return self._finished + sum(total or 0 for total in totals) if all(totals) else None
+
+
+def _short(name: str) -> str:
+    """Return what tells a file from others in little room: of a URL, the file's name."""
+    return (name.rstrip("/").rpartition("/")[2] or name) if "://" in name else name
 
 
 class _LiveMeter:

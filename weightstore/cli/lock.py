@@ -9,7 +9,7 @@ import click
 
 from weightstore.cli import units
 from weightstore.cli.options import LocalPath, WeightsName, command_with_example, shared_options
-from weightstore.errors import Drift
+from weightstore.errors import Drift, InvalidInput
 
 if TYPE_CHECKING:
     from weightstore.catalog.lockfile import Lockfile
@@ -58,6 +58,8 @@ def command(settings: Settings, *, names: tuple[str, ...], output: Path, update:
     chosen = names or (tuple(entry.name for entry in known.entries) if update else ())
     if not chosen:
         raise click.UsageError("Nothing to lock. Give names, or --update to lock everything in the lockfile again.")
+    if not output.parent.is_dir():  # found now, and not when all has been fetched
+        raise InvalidInput(f"{output}: there is no directory to write it to")
     from weightstore.cli.fetching import exit_code, fetch
 
     report = fetch(client.plan(client.gather(chosen)), settings=settings, client=client)

@@ -20,6 +20,8 @@ def _remember(ctx: click.Context, param: click.Parameter, value: Any) -> None:
     from weightstore.cli.settings import Settings  # start-up: --help ends before
 
     settings = ctx.ensure_object(Settings)
+    if value == "":  # as of a variable that is not set: the usual store is hardly meant
+        raise click.BadParameter("It is empty.", ctx, param)
     if value:
         setattr(settings, param.name, value)
 
@@ -111,16 +113,17 @@ class WeightsName(click.ParamType):  # type: ignore[type-arg]  # generic since c
 
 
 class LocalPath(click.ParamType):  # type: ignore[type-arg]
-    """A path on this machine. A URL is refused, and not repeated: it may carry a password."""
+    """A path on this machine. A URL is refused, and not repeated: it may carry a password. So is nothing at all."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from pathlib import Path  # start-up
 
-        if "://" in str(value):
+        if not str(value) or "://" in str(value):
+            problem = "A path on this machine is needed, not a URL." if str(value) else "It is empty."
             hint = param.get_error_hint(ctx).replace("[", "").replace("]", "") if param is not None else None
-            raise click.BadParameter("A path on this machine is needed, not a URL.", ctx, param_hint=hint)
+            raise click.BadParameter(problem, ctx, param_hint=hint)
         return Path(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG002

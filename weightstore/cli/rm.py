@@ -133,6 +133,7 @@ def _meaning(name: str, client: Client, layout: Layout) -> tuple[Digest | None, 
             from weightstore.digest import Digest
 
             return (found[0] if found else Digest(match[1])), None
+        raise NotStored(name=name, place=str(layout.root))
     explanation = client.why(name)
     return explanation.digest, explanation.wanted.source
 

@@ -72,10 +72,21 @@ def _draw(columns: Sequence[Column], cells: Sequence[Sequence[Cell]]) -> None:
             width=width,
         )
     for row in cells:
-        table.add_row(*(Text(row[index].shown) for index in widths))
+        table.add_row(*(Text(_fitted(row[index].shown, width)) for index, width in widths.items()))
     # What cannot be shortened is not: where there is no room at all, lines are longer than the terminal.
     needed = sum(widths.values()) + _GAP * (len(widths) - 1)
     terminal.console(at_least=needed).print(table)
+
+
+def _fitted(text: str, width: int) -> str:
+    """Return a URL or path with its middle left out, where it is too long: its end tells most, and then its beginning.
+
+    Other text is left to be cut at its end.
+    """
+    if "/" not in text or len(text) <= width:
+        return text
+    tail = max(width * 2 // 3, 1)
+    return f"{text[: width - tail - 1]}…{text[-tail:]}"
 
 
 def fitting(columns: Sequence[Column], cells: Sequence[Sequence[Cell]], width: int) -> dict[int, int]:

@@ -302,6 +302,9 @@ def _setgid(place: Path) -> str:
     inner = place / "inner"
     try:
         inner.mkdir()
+        if os.stat(inner).st_gid not in {os.getegid(), *os.getgroups()}:
+            # In another's setgid directory it has their group, and chmod drops the bit for those who are not in it.
+            os.chown(inner, -1, os.getegid())
         os.chmod(inner, 0o2770)  # noqa: S103 - a group's directory is what is tried, and it is gone at once
         if not os.stat(inner).st_mode & stat.S_ISGID:
             return "the bit is not kept"
