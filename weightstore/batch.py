@@ -265,33 +265,41 @@ class _Crew:
     def __init__(self, work: Callable[[], None], *, most: int) -> None:
         self._work = work
         self._most = most
-        self._threads: list[threading.Thread] = []
+        # Not the threads themselves: in Python 3.11 and 3.12 a join() that Ctrl-C interrupts takes a running thread for
+        # one that has ended (https://github.com/python/cpython/issues/90882), and nobody would wait for it any more.
+        self._ended: list[threading.Event] = []
 
     def run(self) -> None:
         """Return when all threads are done."""
         for _ in range(min(2, self._most)):
             self._hire()
         busy, at = time.process_time(), time.monotonic()
-        while (alive := next((thread for thread in self._threads if thread.is_alive()), None)) is not None:
-            alive.join(_TICK_S)
+        while (running := next((ended for ended in self._ended if not ended.is_set()), None)) is not None:
+            running.wait(_TICK_S)
             elapsed = time.monotonic() - at
             if elapsed < _TICK_S:
                 continue
-            if len(self._threads) < self._most and time.process_time() - busy < _BUSY * elapsed:
+            if len(self._ended) < self._most and time.process_time() - busy < _BUSY * elapsed:
                 self._hire()
             busy, at = time.process_time(), time.monotonic()
 
     def _hire(self) -> None:
-        number = len(self._threads)
-        thread = threading.Thread(target=self._work, name=f"weightstore-{number}", daemon=True)
-        thread.start()
-        self._threads.append(thread)
+        ended = threading.Event()
+
+        def work() -> None:
+            try:
+                self._work()
+            finally:
+                ended.set()
+
+        self._ended.append(ended)
+        threading.Thread(target=work, name=f"weightstore-{len(self._ended)}", daemon=True).start()
 
     def wait(self, patience_s: float) -> None:
         """Wait for the threads, but no longer."""
         deadline = time.monotonic() + patience_s
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+        for ended in self._ended:
+            ended.wait(max(0.0, deadline - time.monotonic()))
 
 
 def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threading.Event, group: GroupSync) -> Result:

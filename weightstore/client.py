@@ -19,11 +19,11 @@ from weightstore.catalog.names import resolve
 from weightstore.catalog.registry import Catalogs
 from weightstore.config import Config
 from weightstore.digest import Digest, Pin
-from weightstore.errors import Drift, InvalidInput, UnknownName
+from weightstore.errors import Drift, InvalidInput, StoreError, UnknownName
 from weightstore.obtain import Known, Obtained, Obtainer, obtained_from
 from weightstore.records import Ref, Wanted
 from weightstore.source import Source, is_source, parse_source
-from weightstore.store.blobs import list_blobs
+from weightstore.store.blobs import list_blobs, open_verified
 from weightstore.store.receipts import Receipts, identity_of
 from weightstore.transfer.progress import Meter, Silent
 
@@ -199,7 +199,7 @@ class Client:
                 continue
             try:
                 (entry,) = self.entries([locked.name])
-            except UnknownName:
+            except (UnknownName, InvalidInput, ValueError):
                 continue  # locked from a catalog that is not installed here: the lockfile says all that is needed
             if entry.source != locked.source or not entry.pin.matches(locked.digest):
                 raise Drift(
@@ -238,11 +238,16 @@ class Client:
         Whoever swaps the file afterwards changes nothing for the holder. Arguments and errors as for :meth:`path`.
         """
         wanted = self.wanted(name, sha256=sha256)
-        while True:
-            hit = self.obtainer.locate(wanted).hit
-            if hit is not None:
-                return io.BufferedReader(io.FileIO(hit.blob.detach(), "rb", closefd=True))
-            self._obtain(wanted, fetch=fetch, meter=meter)
+        hit = self.obtainer.locate(wanted).hit
+        if hit is not None:
+            blob = hit.blob
+        else:
+            obtained = self._obtain(wanted, fetch=fetch, meter=meter)
+            found = open_verified(obtained.path, obtained.digest, self.receipts)
+            if found is None:
+                raise StoreError(place=str(obtained.path), reason="was removed by somebody else just now. Try again")
+            blob = found
+        return io.BufferedReader(io.FileIO(blob.detach(), "rb", closefd=True))
 
     def _obtain(self, wanted: Wanted, *, fetch: bool, meter: Meter | None) -> Obtained:
         located = self.obtainer.locate(wanted)
@@ -384,11 +389,17 @@ def _pinned(wanted: Wanted, sha256: str | None) -> Wanted:
     pin = Pin(sha256.lower().removeprefix("sha256:"))
     if not pin.is_pinned:
         raise InvalidInput("the digest is empty")
+    if pin.is_full and wanted.source.pin == wanted.pin and not wanted.qualified_name and _is_source_name(wanted):
+        return replace(wanted, pin=pin)  # digits in a file name may be something else; what is said in full counts
     if not pin.agrees_with(wanted.pin):
         raise Drift(
             name=wanted.name, recorded=str(wanted.pin), found=f"{pin} asked for", remedy="One of the two is wrong."
         )
     return replace(wanted, pin=pin.narrower(wanted.pin))
+
+
+def _is_source_name(wanted: Wanted) -> bool:
+    return wanted.name == wanted.source.display
 
 
 def _is_file(name: str) -> bool:

@@ -39,6 +39,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
 
@@ -201,6 +202,7 @@ class BlobDamaged(IntegrityError):
         self.place = place
         self.expected = expected
         self.actual = actual
+        self.judged: os.stat_result | None = None  # of the file that was found damaged, in the process that did
 
     def __str__(self) -> str:
         return f"{self.place} is damaged: its content is {self.actual}. Repair the store: weightstore verify --repair"

@@ -23,7 +23,7 @@ from weightstore.errors import (
     WeightStoreError,
 )
 from weightstore.records import Ref, Wanted
-from weightstore.store.layers import Hit, Layer, find_blob, find_by_prefix, find_ref, open_layers
+from weightstore.store.layers import Hit, Layer, find_blob, find_ref, open_layers
 from weightstore.store.layout import Layout, create_layout
 from weightstore.store.refs import write_ref
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Via = Literal["store", "layer", "mirror", "origin"]
 # So often may other processes take a download over before it is given up.
 _LOSSES = 3
-Known = Literal["pin", "ref", "prefix", "nothing"]
+Known = Literal["pin", "ref", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,7 @@ class Obtainer:
         self._transports: Transports | None = None
         self._lock = threading.Lock()
         self._dead_mirrors: set[str] = set()
+        self._process = os.getpid()
 
     # -- finding ------------------------------------------------------------------------------------------------
 
@@ -135,8 +136,6 @@ class Obtainer:
         layers = self.layers()
         digest, known_by = self._known_digest(wanted, layers, note)
         hit = find_blob(digest, layers, self.receipts, note=note) if digest is not None else None
-        if hit is None and known_by == "prefix":
-            return Located(None, "nothing", None)  # a damaged file's name says nothing of what the source has
         return Located(digest, known_by, hit)
 
     def _known_digest(
@@ -146,10 +145,9 @@ class Obtainer:
             return digest, "pin"
         for source in wanted.sources:
             ref = find_ref(source, layers, pin=wanted.pin, note=note)
-            if ref is not None:
+            if ref is not None and not (_has_changed(source, ref) and not wanted.pin.is_pinned):
                 return ref.digest, "ref"
-        digest = find_by_prefix(wanted.pin, layers)
-        return (digest, "prefix") if digest is not None else (None, "nothing")
+        return None, "nothing"
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
@@ -348,6 +346,9 @@ class Obtainer:
         return Obtained(path, done.digest, done.size, candidate.kind, candidate.source.display, received=done.received)
 
     def _the_transports(self) -> Transports:
+        if self._process != os.getpid():
+            # Connections must not be shared with the process that forked us, nor a lock that it held.
+            self._process, self._lock, self._transports = os.getpid(), threading.Lock(), None
         with self._lock:  # two of them would be two caps on connections
             if self._transports is None:
                 self._transports = Transports(self.config)
@@ -362,6 +363,17 @@ class Obtainer:
         except StoreError as error:
             # The blob is there and right; without a ref it is found by its pin, or fetched again.
             meter.note(f"the digest of {source} could not be recorded: {error}")
+
+
+def _has_changed(source: Source, ref: Ref) -> bool:
+    """Tell whether a local file was written after it was recorded. Of a file that is gone the record still holds."""
+    if source.scheme != "file":
+        return False
+    try:
+        found = source.path.stat()
+    except OSError:
+        return False
+    return found.st_size != ref.size or found.st_mtime > ref.seen_at.timestamp()
 
 
 def obtained_from(hit: Hit) -> Obtained:

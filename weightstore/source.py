@@ -17,13 +17,18 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 _MAX_LENGTH = 8192
 _FRAGMENT = re.compile(r"sha256[=:]([0-9A-Fa-f]+)")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\<>\"{}|^`]")
-# Query parameters that grant access (signed URLs of the large object stores, tokens). Without them the URL still
-# names the same object, so they are neither shown nor part of a source's identity.
+# The signatures of the large object stores: without them a URL still names the same object, so they are neither shown
+# nor part of a source's identity. The second kind counts only beside a signature.
+_SIGNED = re.compile(r"x-(amz|goog|ms|oss)-.*|sig(nature)?", re.IGNORECASE)
+_BESIDE_SIGNATURE = re.compile(r"\w*accesskeyid|googleaccessid|key-pair-id|policy|expires", re.IGNORECASE)
+# Whatever else grants access. What the value is may decide which file is served, so that a trace of it stays in the
+# source's identity: `token=~1a2b3c4d`, the beginning of its SHA-256.
 _SECRET_PARAMETER = re.compile(
-    r"(x-(amz|goog|ms|oss)-.*|sig(nature)?|.*token|auth(orization)?|(api|auth|access)[_-]?key|key-pair-id|policy|"
-    r"\w*accesskeyid|googleaccessid|expires|password|passwd|(.*[_-])?secret|credential)",
+    r".*token|auth(orization)?|(api|auth|access|account|subscription)[_-]?key|jwt|hdnts|hdnea|rlkey|private_link|"
+    r"pwd|pass|password|passwd|(.*[_-])?secret|credentials?|policy|key-pair-id|\w*accesskeyid|googleaccessid",
     re.IGNORECASE,
 )
+_TRACE = re.compile(r"~[0-9a-f]{8}")
 # The other parameters of an Azure shared access signature: ordinary short words unless `sig` stands beside them.
 _BESIDE_SIG = frozenset(
     ["sv", "sr", "se", "st", "sp", "spr", "sip", "sks", "skt", "ske", "skv", "skoid", "sktid", "srt", "ss", "sdd"]
@@ -132,13 +137,25 @@ class Source:
 
 
 def _without_secrets(query: str) -> str:
-    items = [(item, unquote(item.partition("=")[0])) for item in query.split("&")]
-    signed = any(name.lower() == "sig" for _, name in items)
-    return "&".join(
-        item
-        for item, name in items
-        if not _SECRET_PARAMETER.fullmatch(name) and not (signed and name.lower() in _BESIDE_SIG)
-    )
+    items = [(item, unquote(item.partition("=")[0]).lower()) for item in query.split("&")]
+    names = {name for _, name in items}
+    kept = []
+    for item, name in items:
+        if _SIGNED.fullmatch(name):
+            continue
+        if "sig" in names and name in _BESIDE_SIG:
+            continue
+        if names & {"sig", "signature"} and _BESIDE_SIGNATURE.fullmatch(name):
+            continue
+        kept.append(_traced(name, item) if _SECRET_PARAMETER.fullmatch(name) else item)
+    return "&".join(kept)
+
+
+def _traced(name: str, item: str) -> str:
+    value = item.partition("=")[2]
+    if not value or _TRACE.fullmatch(value):
+        return item
+    return f"{name}=~{hashlib.sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
 def is_path(text: str) -> bool:

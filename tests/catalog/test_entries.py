@@ -194,7 +194,7 @@ def test_entry_that_is_not_there_is_a_key_error(enum: str, member: str) -> None:
     ("url", "name"),
     [
         ("https://host/net.pth", "Net_Weights.V2"),
-        ("https://user:pw@HOST:443/net.pth?token=1", "Net_Weights.V2"),
+        ("https://user:pw@HOST:443/net.pth?X-Amz-Signature=1", "Net_Weights.V2"),
         ("https://host/bare.pth", "Bare_Weights.A"),
         ("https://mirror/net.pth", None),
         ("http://host/net.pth", None),

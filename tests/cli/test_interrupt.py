@@ -82,7 +82,8 @@ def test_a_second_ctrl_c_ends_at_once(site, spawn):
     terminal.ctrl_c()
     terminal.ctrl_c()
     code, shown = terminal.end()
-    assert code == 130, shown
+    # By the signal itself, where it comes when Python is ending anyway: to a shell that is 130 as well.
+    assert code in {130, -signal.SIGINT}, shown
     assert "Traceback" not in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is there again
 

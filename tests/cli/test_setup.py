@@ -29,7 +29,7 @@ def test_init_creates_a_shared_store_and_says_how_to_use_it(site, run, tmp_path)
     group = grp.getgrgid(os.getegid()).gr_name
     result = run("init", tmp_path / "shared", "--shared", "group", "--group", group)
     assert f"WEIGHTSTORE_LAYERS={tmp_path / 'shared'}" in result.stdout
-    assert (tmp_path / "shared").stat().st_mode & 0o7777 == 0o2775
+    assert (tmp_path / "shared").stat().st_mode & 0o7777 == 0o2755
     assert (tmp_path / "shared" / "blobs" / "sha256").stat().st_mode & 0o7777 == 0o3775
     made = json.loads(run("init", tmp_path / "w", "--shared", "world", "--json").stdout)
     assert made["sharing"] == "world"

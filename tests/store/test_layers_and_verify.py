@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from weightstore.digest import Pin
 from weightstore.errors import BlobDamaged, CannotReplace, InvalidRecord, NotAStore, StoreError
 from weightstore.records import Ref
 from weightstore.source import Source
-from weightstore.store.layers import find_blob, find_by_prefix, find_ref, open_layers
+from weightstore.store.layers import find_blob, find_ref, open_layers
 from weightstore.store.layout import Layout, create_layout
 from weightstore.store.quarantine import put_aside
 from weightstore.store.receipts import Receipts
@@ -121,13 +122,19 @@ def test_a_damaged_ref_is_noted_and_passed_by(layout: Layout) -> None:
     assert "damaged ref" in notes[0]
 
 
-def test_a_prefix_that_two_blobs_share_is_no_answer(layout: Layout) -> None:
-    for tail in ("0", "1"):
-        (layout.blobs / ("abcdef12" + tail * 56)).write_bytes(b"")
+def test_what_a_mirror_served_is_believed_only_where_a_pin_agrees(layout: Layout) -> None:
+    write_ref(layout, replace(ref(), via="mirror"))
     layers = open_layers(layout.root, [], note=pytest.fail)
-    assert find_by_prefix(Pin("abcdef12"), layers) is None
-    assert str(find_by_prefix(Pin("abcdef120"), layers)) == "sha256:abcdef12" + "0" * 56
-    assert find_by_prefix(Pin(), layers) is None
+    assert find_ref(SOURCE, layers, pin=Pin(), note=pytest.fail) is None
+    assert find_ref(SOURCE, layers, pin=Pin(DIGEST.hex[:8]), note=pytest.fail) is not None
+
+
+def test_what_the_origin_served_is_not_overwritten_by_a_mirror(layout: Layout) -> None:
+    write_ref(layout, ref())
+    write_ref(layout, replace(ref(b"other"), via="mirror"))
+    assert read_ref(layout, SOURCE) == ref()
+    write_ref(layout, ref(b"other"))
+    assert read_ref(layout, SOURCE) == ref(b"other")
 
 
 def test_refs_come_back_as_written_and_can_be_forgotten(layout: Layout) -> None:
@@ -237,7 +244,8 @@ def test_a_good_blob_that_took_a_damaged_ones_place_is_not_put_aside(put: Put, l
     path.unlink()
     put(DATA)
     found = BlobDamaged(place=str(path), expected=str(DIGEST), actual="sha256:…")
-    assert put_aside(layout, path, found, judged=judged) is None
+    found.judged = judged
+    assert put_aside(layout, path, found) is None
     assert path.read_bytes() == DATA
     os.close(kept_open)
 
@@ -256,7 +264,8 @@ def test_the_wrong_file_moved_aside_in_a_race_is_put_back(
 
     monkeypatch.setattr(os, "rename", race)
     found = BlobDamaged(place=str(path), expected=str(DIGEST), actual="sha256:…")
-    assert put_aside(layout, path, found, judged=judged) is None
+    found.judged = judged
+    assert put_aside(layout, path, found) is None
     assert path.read_bytes() == b"good"
 
 

@@ -112,7 +112,7 @@ def test_blobs_without_store_json_are_not_taken_over_silently(tmp_path: Path) ->
 def test_a_directory_made_beforehand_gets_the_modes_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir(mode=0o700)
     create_layout(tmp_path / "store", "group")
-    assert mode(tmp_path / "store") == 0o2775
+    assert mode(tmp_path / "store") == 0o2755
 
 
 def test_many_may_create_a_store_at_once(tmp_path: Path) -> None:

@@ -76,12 +76,27 @@ def test_a_part_of_another_size_than_was_hashed_is_not_published(layout: Layout,
     assert list_blobs(layout) == {}
 
 
-def test_a_part_that_somebody_took_is_not_published(layout: Layout, receipts: Receipts) -> None:
+def test_a_part_that_is_gone_is_not_published(layout: Layout, receipts: Receipts) -> None:
     part = filled(layout)
-    part.path.rename(layout.tmp / "elsewhere")
+    part.path.unlink()
     with pytest.raises(PartLost):
         publish(part, digest_of(DATA), size=len(DATA), receipts=receipts)
     assert list_blobs(layout) == {}
+
+
+def test_what_is_published_is_the_file_that_was_hashed_whatever_bears_its_name(
+    layout: Layout, receipts: Receipts
+) -> None:
+    part = filled(layout)
+    mine = os.fstat(part.fd).st_ino
+    part.path.rename(layout.tmp / "elsewhere")
+    part.path.write_bytes(b"evil" * (len(DATA) // 4))
+
+    path = publish(part, digest_of(DATA), size=len(DATA), receipts=receipts)
+
+    assert path.read_bytes() == DATA
+    assert path.stat().st_ino == mine
+    assert part.path.read_bytes().startswith(b"evil"), "what is not ours is not removed"
 
 
 @pytest.mark.parametrize("refusal", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS])

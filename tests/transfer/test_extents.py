@@ -83,7 +83,7 @@ def test_a_receiving_worker_goes_on_into_a_returned_chunk() -> None:
 def test_nothing_is_handed_out_after_the_stop() -> None:
     books = Extents(0, 3 * MIN_CHUNK)
     books.stop()
-    assert books.is_stopped
+    assert books.is_stopped()
     assert books.claim(workers=1) is None
     assert books.claim_at(0, workers=1) is None
 

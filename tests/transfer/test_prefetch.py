@@ -144,7 +144,7 @@ def test_progress_is_told_of_the_plan_and_of_each_result(
 
 def test_a_plan_knows_sizes_and_sources(server: HostileServer, make_client: MakeClient, tmp_path: Path) -> None:
     (tmp_path / "local.pth").write_bytes(b"12345")
-    url = server.url("/x?token=secret")
+    url = server.url("/x?sig=secret")
     sized = Wanted("sized", Source("https://example.org/y"), Pin(), size=100)
     client = make_client()
     plan = client.plan([*client.gather([url, str(tmp_path / "local.pth")]), sized])

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 _KNOWN_BY = {
     "pin": "its pin, which is the full digest",
     "ref": "a record of an earlier download",
-    "prefix": "the one stored blob that begins like its pin",
     "nothing": "not known",
 }
 

@@ -126,6 +126,10 @@ def open_verified(
         if always_hash or not receipts.attests(digest, identity_of(found)):
             found = _hash_once(fd, path, digest, receipts, on_bytes)
         return OpenBlob(fd, path, digest, found)
+    except BlobDamaged as damage:
+        damage.judged = os.fstat(fd)
+        os.close(fd)
+        raise
     except BaseException:
         os.close(fd)
         raise

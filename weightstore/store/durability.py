@@ -60,6 +60,7 @@ class _Waiting:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self.is_done = False
+        self.is_synced = False
         self.error: OSError | None = None
 
 
@@ -99,11 +100,14 @@ class GroupSync:
             for one in group:
                 try:
                     os.fsync(one.fd)
+                    one.is_synced = True
                 except OSError as error:
                     one.error = error
         finally:
             with self._condition:
                 for one in group:
+                    if not one.is_synced and one.error is None:
+                        one.error = OSError(errno.EINTR, "interrupted before it was on disk")
                     one.is_done = True
                 self._is_led = False
                 self._condition.notify_all()

@@ -61,6 +61,7 @@ class Inventory:
     now: float
     files: tuple[File, ...]
     referenced: frozenset[Digest]
+    refs_are_readable: bool = True
 
     @property
     def blob_bytes(self) -> int:
@@ -79,8 +80,11 @@ def take_inventory(layout: Layout, receipts: Receipts) -> Inventory:
     """Look at everything that a collection could remove."""
     now = file_time(layout)
     files = [*_blobs(layout, receipts), *_parts(layout), *_others(layout)]
-    named = {ref.digest for ref in list_refs(layout) if not isinstance(ref, InvalidRecord)}
-    return Inventory(now, tuple(files), frozenset(named))
+    refs = list(list_refs(layout))
+    named = {ref.digest for ref in refs if not isinstance(ref, InvalidRecord)}
+    # A ref that we cannot read, of a newer version perhaps, may name any blob.
+    readable = not any(isinstance(ref, InvalidRecord) for ref in refs)
+    return Inventory(now, tuple(files), frozenset(named), readable)
 
 
 def _file(kind: Kind, path: Path, found: os.stat_result, *, used_at: float | None = None) -> File:
@@ -164,7 +168,8 @@ def _why_stray(file: File, inventory: Inventory, keep: frozenset[Digest], grace_
     age = inventory.now - file.written_at
     if file.kind == "blob":
         unnamed = file.digest not in inventory.referenced and file.digest not in keep
-        return "no ref or lockfile names it" if unnamed and age >= grace_s else ""
+        idle = inventory.now - max(file.used_at, file.written_at) >= grace_s
+        return "no ref or lockfile names it" if unnamed and idle and inventory.refs_are_readable else ""
     if file.kind == "part":
         if file.state == "owned" or (file.state == "idle" and age < max(grace_s, _WORKING_S)):
             return ""

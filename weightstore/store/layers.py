@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weightstore.errors import BlobDamaged, CannotReplace, InvalidRecord, NotAStore
-from weightstore.store.blobs import OpenBlob, digests_beginning, open_verified
+from weightstore.store.blobs import OpenBlob, open_verified
 from weightstore.store.layout import Layout, open_layout
 from weightstore.store.quarantine import put_aside
 from weightstore.store.refs import read_ref
@@ -102,14 +102,7 @@ def find_ref(source: Source, layers: Sequence[Layer], *, pin: Pin, note: Note) -
         except InvalidRecord as damage:
             note(str(damage))
             continue
-        if ref is not None and pin.matches(ref.digest):
+        # What a mirror served under somebody's pin is no word of the origin: believed only where the pin agrees.
+        if ref is not None and pin.matches(ref.digest) and (ref.via == "origin" or pin.is_pinned):
             return ref
     return None
-
-
-def find_by_prefix(pin: Pin, layers: Sequence[Layer]) -> Digest | None:
-    """Return the one blob of all layers whose digest begins with the pin, or None: none, or more than one."""
-    if not pin.is_pinned:
-        return None
-    found = {digest for layer in layers if layer.layout for digest in digests_beginning(layer.layout, pin.hex)}
-    return found.pop() if len(found) == 1 else None

@@ -62,8 +62,8 @@ class Modes:
 
 MODES: dict[Sharing, Modes] = {
     "private": Modes(0o700, 0o700, 0o700, blob=0o444, record=0o644, part=0o600, lock=0o600),
-    "group": Modes(0o2775, 0o3775, 0o2770, blob=0o444, record=0o444, part=0o640, lock=0o660),
-    "world": Modes(0o2775, 0o3777, 0o3777, blob=0o444, record=0o444, part=0o600, lock=0o666),
+    "group": Modes(0o2755, 0o3775, 0o2770, blob=0o444, record=0o444, part=0o640, lock=0o660),
+    "world": Modes(0o2755, 0o3777, 0o3777, blob=0o444, record=0o444, part=0o600, lock=0o666),
 }
 
 
@@ -243,7 +243,7 @@ def _new_layout(root: Path, sharing: Sharing) -> Layout:
         _make_directory(root, layout.modes.root)
         if os.stat(root).st_uid == os.geteuid():
             os.chmod(root, layout.modes.root)  # it may have been made beforehand, by the umask
-        _write_once(layout.info, StoreInfo(sharing).encode())
+        _write_once(layout.info, StoreInfo(sharing).encode(), durable=True)
     # Another process may have been first, with another mode: then its word counts.
     return open_layout(root, strict=True) or layout
 
@@ -264,12 +264,12 @@ def _make_directory(path: Path, mode: int) -> None:
 _INSIDE = frozenset({"blobs", "sha256", "refs", "tmp", "locks", "quarantine"})
 
 
-def _write_once(path: Path, data: bytes) -> None:
+def _write_once(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Write a small file unless it is there; of several writers the first wins."""
     if path.exists():
         return
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
-    write_record(scratch, data, mode=0o444)
+    write_record(scratch, data, mode=0o444, durable=durable)
     try:
         os.link(scratch, path)
     except FileExistsError:

@@ -56,16 +56,18 @@ class RangeLock:
                 self._fd = self._open()
         except OSError:
             return "impossible"
-        # struct flock of 64-bit Linux: type, whence, start, length, pid (0 for these locks).
-        request = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, self._offset, 1, 0)
         try:
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, request)
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, self._request(fcntl.F_WRLCK))
         except OSError as error:
             if error.errno in _BUSY:
                 return "busy"
             self.release()
             return "impossible"
         return "held"
+
+    def _request(self, kind: int) -> bytes:
+        # struct flock of 64-bit Linux: type, whence, start, length, pid (0 for these locks).
+        return struct.pack("@hhqqi0q", kind, os.SEEK_SET, self._offset, 1, 0)
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -81,6 +83,9 @@ class RangeLock:
 
     def release(self) -> None:
         if self._fd >= 0:
+            # Said, and not left to close(): a child forked meanwhile has the description open too.
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, self._request(fcntl.F_UNLCK))
             os.close(self._fd)
             self._fd = -1
 

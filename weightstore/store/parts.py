@@ -181,10 +181,6 @@ def is_abandoned(part: PartSeen, *, now: float, stall_s: float) -> bool:
     return now - part.mtime > stall_s
 
 
-def _left_behind(part: PartSeen, journal: Journal) -> bool:
-    return journal.owner == this_process() and part.path.name not in _OPEN
-
-
 def file_time(layout: Layout) -> float:
     """Return the time by the clock that stamps this store's files, which on a network is not this machine's."""
     path = layout.tmp / f".clock.{os.getpid()}.{secrets.token_hex(4)}.new"
@@ -238,16 +234,16 @@ def _claim(layout: Layout, seen: PartSeen, journal: Journal) -> tuple[Part, Hash
     except OSError:
         return None
     with contextlib.suppress(OSError):
-        os.unlink(seen.journal_path)
+        os.rename(seen.journal_path, path.with_suffix(".journal"))
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         fd = -1
     part = Part(layout, seen.key, path, fd)
     try:
-        mine = fd >= 0 and seen.uid == os.geteuid() and _is_free(seen, journal) and os.fstat(fd).st_nlink == 1
+        mine = fd >= 0 and seen.uid == os.geteuid() and is_gone(journal.owner) and os.fstat(fd).st_nlink == 1
         if not mine:
-            part = _copy(part, journal.offset)
+            part = _copy(part, journal)
         part.truncate(journal.offset)
         hasher, size = hash_descriptor(part.fd)
         if hasher.hexdigest() == journal.digest.hex and size == journal.offset:
@@ -261,13 +257,9 @@ def _claim(layout: Layout, seen: PartSeen, journal: Journal) -> tuple[Part, Hash
     return None
 
 
-def _is_free(part: PartSeen, journal: Journal) -> bool:
-    """Tell whether nobody can still be writing to the part."""
-    return is_gone(journal.owner) or _left_behind(part, journal)
-
-
-def _copy(old: Part, size: int) -> Part:
+def _copy(old: Part, journal: Journal) -> Part:
     """Return a part with the same first bytes in a file that nobody else has open; the old one is removed."""
+    size = journal.offset
     old.abandon()
     source = os.open(old.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     new = Part.create(old.layout, old.key)
@@ -276,6 +268,7 @@ def _copy(old: Part, size: int) -> Part:
             fcntl.ioctl(new.fd, _FICLONE, source)
         except OSError:
             _copy_bytes(source, new.fd, size)
+        new.checkpoint(journal)
     except BaseException:
         new.discard()
         raise

@@ -54,9 +54,10 @@ def publish(part: Part, digest: Digest, *, size: int, receipts: Receipts, group:
             raise StoreError(place=str(part.path), reason="changed while it was written")
         (group or os.fsync)(part.fd)
         ours = _name(part, final, digest, receipts)
-        for path in (part.path, part.journal_path) if part.has_journal else (part.path,):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        if _is_ours(part, part.path):  # else somebody took the name, and what bears it is not ours to remove
+            for path in (part.path, part.journal_path) if part.has_journal else (part.path,):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
         if group is None:
             sync_directory(layout.blobs)
         if ours:
@@ -69,7 +70,7 @@ def _name(part: Part, final: Path, digest: Digest, receipts: Receipts) -> bool:
     """Link the part to its final name. True when it is our file that bears it, False when a good one already did."""
     while True:
         try:
-            os.link(part.path, final, follow_symlinks=False)
+            _link(part, final)
         except FileExistsError:
             if _is_good(part, final, digest, receipts):
                 return False
@@ -81,18 +82,43 @@ def _name(part: Part, final: Path, digest: Digest, receipts: Receipts) -> bool:
             if final.exists() and _is_good(part, final, digest, receipts):
                 return False
             # rename() would replace a blob put there this moment: by the same, verified bytes.
+            if not _is_ours(part, part.path):
+                raise PartLost(place=str(part.path), reason="was taken over by another process") from None
             os.rename(part.path, final)
             return True
         else:
             return True
 
 
+def _link(part: Part, final: Path) -> None:
+    """Link the very file that was hashed, and not whatever bears its name: in a group others may rename in ``tmp/``."""
+    directory = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # With a directory descriptor Python calls linkat(AT_SYMLINK_FOLLOW), which resolves the descriptor's link.
+        os.link(f"/proc/self/fd/{part.fd}", final.name, dst_dir_fd=directory, follow_symlinks=True)
+    except FileNotFoundError:
+        if not _is_ours(part, part.path):  # unlinked: nothing is left to be named
+            raise
+        os.link(part.path, final, follow_symlinks=False)  # there is no /proc
+    finally:
+        os.close(directory)
+
+
+def _is_ours(part: Part, path: Path) -> bool:
+    """Tell whether the file of that name is the one that we have open."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    mine = os.fstat(part.fd)
+    return (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino)
+
+
 def _is_good(part: Part, final: Path, digest: Digest, receipts: Receipts) -> bool:
-    judged = os.lstat(final) if os.path.lexists(final) else None
     try:
         opened = open_verified(final, digest, receipts)
     except BlobDamaged as damage:
-        put_aside(part.layout, final, damage, judged=judged)
+        put_aside(part.layout, final, damage)
         return False
     if opened is None:
         return False

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 _ASIDE = re.compile(r"([0-9a-f]{64})\.[0-9a-f]{8}")
 
 
-def put_aside(layout: Layout, path: Path, damage: BlobDamaged, *, judged: os.stat_result | None = None) -> Path | None:
+def put_aside(layout: Layout, path: Path, damage: BlobDamaged) -> Path | None:
     """Move a damaged blob to the quarantine; return where it lies, or None where it was already gone.
 
-    ``judged`` is the stat of the file that was found damaged: when another process has meanwhile put a good blob in
-    its place, that one stays.
+    When another process has meanwhile put a good blob in the place of the one that was judged, that one stays.
 
     Raises:
         CannotReplace: the file belongs to somebody else, or the store is read-only.
     """
+    judged = damage.judged
     target = layout.quarantine / f"{path.name}.{os.urandom(4).hex()}"
     try:
         if judged is not None and not _is_same(os.lstat(path), judged):
@@ -76,6 +76,11 @@ def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
 
 def _put_back(target: Path, path: Path) -> None:
     """Undo the move of a file that was not the one judged. Where a third one took the name, both are verified later."""
-    with contextlib.suppress(FileExistsError):
+    try:
         os.link(target, path, follow_symlinks=False)
+    except FileExistsError:
+        pass
+    except OSError:  # no hard links here
+        os.rename(target, path)
+        return
     os.unlink(target)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -47,9 +46,8 @@ class Receipts:
 
     def __init__(self, state: Path) -> None:
         self._path = state / "receipts"
-        self._lock = threading.Lock()
-        self._seen: tuple[int, int, int] | None = None
-        self._data = b"\n"
+        # Swapped in one step and never locked: a lock held across a fork would hang the child's every hit.
+        self._seen: tuple[tuple[int, int, int], bytes] | None = None
 
     def attests(self, digest: Digest, identity: Identity) -> bool:
         """Tell whether this very file was hashed before and has not changed since."""
@@ -94,18 +92,18 @@ class Receipts:
 
     def _read(self) -> bytes:
         """Return all receipts, each line preceded by a line break; read anew when the file has changed."""
-        with contextlib.suppress(OSError), self._lock:
+        with contextlib.suppress(OSError):
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
                 found = os.fstat(fd)
                 if found.st_uid != os.geteuid() or found.st_mode & 0o022:
                     return b"\n"
                 now = (found.st_ino, found.st_size, found.st_mtime_ns)
-                if now != self._seen:
+                seen = self._seen
+                if seen is None or seen[0] != now:
                     with open(fd, "rb", closefd=False) as file:
-                        self._data = b"\n" + file.read()
-                    self._seen = now
-                return self._data
+                        seen = self._seen = (now, b"\n" + file.read())
+                return seen[1]
             finally:
                 os.close(fd)
         return b"\n"

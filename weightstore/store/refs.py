@@ -53,7 +53,10 @@ def write_ref(layout: Layout, ref: Ref) -> None:
     except InvalidRecord:
         known = None
     if known is not None and (known.digest, known.size) == (ref.digest, ref.size):
-        return
+        if known.via == ref.via or ref.via != "origin":
+            return
+    elif known is not None and known.via == "origin" and ref.via != "origin":
+        return  # what the origin was seen to serve is not overwritten by what a mirror served under a pin
     with translated(layout.refs):
         write_record(layout.ref(ref.source), ref.encode(), mode=layout.modes.record, scratch=layout.tmp)
 

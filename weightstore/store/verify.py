@@ -85,7 +85,7 @@ def _check(
         if not quarantine:
             return Checked(digest, found.st_size, "damaged", f"its content is {damage.actual}")
         try:
-            aside = put_aside(layout, path, damage, judged=found)
+            aside = put_aside(layout, path, damage)
         except CannotReplace as refusal:
             return Checked(digest, found.st_size, "damaged", str(refusal))
         return Checked(digest, found.st_size, "damaged", f"moved to {aside}" if aside else "already replaced")

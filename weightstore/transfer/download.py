@@ -183,6 +183,13 @@ class _Download:
         except (SourceUnavailable, Cancelled, KeyboardInterrupt, SystemExit):
             self._leave(state)
             raise
+        except TransferError:
+            # A mirror that does not have it, for example: what an earlier source gave is for the next one.
+            if state.is_resumed:
+                self._leave(state)
+            else:
+                state.part.discard()
+            raise
         except BaseException:
             state.part.discard()
             raise

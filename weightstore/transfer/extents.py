@@ -54,13 +54,13 @@ class Extents:
             self._active.append(chunk)
             return chunk
 
-    def claim_at(self, position: int, *, workers: int) -> Chunk | None:
+    def claim_at(self, position: int, *, workers: int, largest: int = MAX_CHUNK) -> Chunk | None:
         """Return the chunk that begins at ``position``, for whoever is already receiving it; None when it is taken."""
         with self._condition:
             first = self._returned[-1].position if self._returned else self._next
             if first != position:
                 return None
-            return self.claim(workers=workers)
+            return self.claim(workers=workers, largest=largest)
 
     def advance(self, chunk: Chunk, size: int) -> None:
         """Note that the next ``size`` bytes of a chunk are written."""
@@ -106,7 +106,6 @@ class Extents:
             self._stopped = True
             self._condition.notify_all()
 
-    @property
     def is_stopped(self) -> bool:
         with self._condition:
             return self._stopped

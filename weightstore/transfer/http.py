@@ -50,6 +50,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _LONGEST_VALIDATOR = 1024
+_STRONG_DATE_S = 60
 _SMALLEST_BLOCK = 16 << 10
 _LARGEST_BLOCK = 1 << 20
 # With so much a file may begin, where the one before it came quickly.
@@ -359,7 +360,16 @@ def _validator(headers: Mapping[str, str]) -> Validator:
     modified = headers.get("Last-Modified", "").strip()
     if len(modified) > _LONGEST_VALIDATOR or not modified.isascii() or not modified.isprintable():
         modified = ""
-    return Validator(etag, modified)
+    return Validator(etag, modified if etag or _is_strong_date(modified, headers.get("Date", "")) else "")
+
+
+def _is_strong_date(modified: str, date: str) -> bool:
+    """Tell whether a modification time names one version only: it lies a minute before the answer (RFC 9110, 8.8.2.2)."""
+    try:
+        answered = email.utils.parsedate_to_datetime(date).timestamp() if date else time.time()
+        return answered - email.utils.parsedate_to_datetime(modified).timestamp() >= _STRONG_DATE_S
+    except (ValueError, OverflowError):
+        return False
 
 
 def _retry_after(text: str) -> float | None:

@@ -80,7 +80,10 @@ class RangedDownload:
         checkpoint: Checkpoint | None,
     ) -> None:
         self._source = source
-        self._fd = fd
+        # A descriptor of our own, closed by its last user: a thread that outlives an interrupted run must not write to
+        # whatever file has got the number meanwhile.
+        self._fd = os.dup(fd)
+        self._users = 1
         self._transport = transport
         self._total = total
         self._validator = validator
@@ -112,16 +115,22 @@ class RangedDownload:
             Cancelled: ``stop`` was set.
         """
         hashing = threading.Thread(target=self._follow, name="weightstore-hash", daemon=True)
+        self._users += 1
         hashing.start()
         self._rate = rate
         try:
             self._spawn(body, self._claim(), extra=False)
             self._steer()
+        except BaseException:
+            self._extents.stop()
+            self._transport.interrupt()
+            raise
         finally:
             self._extents.stop()
             for worker in list(self._workers):
                 worker.join()
             hashing.join()
+            self._let_go()
         if self._fatal is not None:
             raise self._fatal
         if self._stop.is_set() and self.hashed < self._total:
@@ -155,8 +164,10 @@ class RangedDownload:
             self._rate, measured_from, measured_at = rate, received, time.monotonic()
 
     def _claim(self) -> Chunk | None:
-        largest = int(self._rate / self._wanted * _CHUNK_S)
-        return self._extents.claim(workers=self._limit, largest=max(_SMALLEST_CHUNK, min(largest, MAX_CHUNK)))
+        return self._extents.claim(workers=self._limit, largest=self._largest())
+
+    def _largest(self) -> int:
+        return max(_SMALLEST_CHUNK, min(int(self._rate / self._wanted * _CHUNK_S), MAX_CHUNK))
 
     def _expected_gain(self) -> float:
         doublings = {4: 2.0}.get(self._wanted, 1.0)
@@ -183,7 +194,14 @@ class RangedDownload:
         worker = threading.Thread(target=self._work, args=(body, chunk, extra), name="weightstore-range", daemon=True)
         with self._lock:
             worker.start()
+            self._users += 1
             self._workers.add(worker)
+
+    def _let_go(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                os.close(self._fd)
 
     # -- workers ------------------------------------------------------------------------------------------------
 
@@ -193,7 +211,9 @@ class RangedDownload:
                 self._stream(body, chunk)
             while (chunk := self._claim()) is not None:
                 self._fetch(chunk)
-        except (SourceUnavailable, RefusedResponse) as error:
+        except FileChanged as error:
+            self._fail(error)
+        except TransferError as error:
             # This connection ends, and what it had not fetched is for the others.
             self._last = error
             self._limit = self._wanted
@@ -204,6 +224,7 @@ class RangedDownload:
                 self._connections.give_back()
             with self._lock:
                 self._workers.discard(threading.current_thread())
+            self._let_go()
 
     def _fetch(self, chunk: Chunk) -> None:
         try:
@@ -228,7 +249,7 @@ class RangedDownload:
         try:
             self._receive(body, chunk, pace)
             while body.answer.end is not None and body.answer.end > chunk.end:
-                following = self._extents.claim_at(chunk.end, workers=self._limit)
+                following = self._extents.claim_at(chunk.end, workers=self._limit, largest=self._largest())
                 if following is None:
                     break
                 chunk = following
@@ -240,13 +261,15 @@ class RangedDownload:
             body.close()
 
     def _receive(self, body: Body, chunk: Chunk, pace: Pace) -> None:
-        while chunk.left and not self._extents.is_stopped:
+        while chunk.left and not self._extents.is_stopped():
             if self._stop.is_set():
                 self._extents.stop()
                 return
             data = body.read(min(_READ_SIZE, chunk.left))
             if not data:
                 raise SourceUnavailable(source=self._source.display, reason="the connection ended early")
+            if self._extents.is_stopped():
+                return
             with translated(f"/dev/fd/{self._fd}"):
                 written = 0
                 while written < len(data):
@@ -276,6 +299,8 @@ class RangedDownload:
                         written_back = self.hashed
         except Exception as error:  # noqa: BLE001 - raised by run(), in the caller's thread
             self._fail(error)
+        finally:
+            self._let_go()
 
     def _fail(self, error: Exception) -> None:
         """Stop everything; :meth:`run` raises the error."""
