@@ -266,3 +266,59 @@ def test_weights_that_two_catalogs_call_alike_are_locked_each_with_its_own(
     client = Client(config.but(catalogs=(tmp_path / "mine.json",)))
     (locked,) = client.lock(client.prefetch(["mine/resnet50:IMAGENET1K_V2"]))
     assert (locked.name, locked.digest.hex) == ("mine/ResNet50_Weights.IMAGENET1K_V2", DIGEST)
+
+
+def test_a_local_file_that_was_written_again_is_read_again(config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    file.write_bytes(b"one")
+    client = Client(config)
+    assert client.path(str(file)).read_bytes() == b"one"
+    file.write_bytes(b"another")
+    assert client.path(str(file)).read_bytes() == b"another"
+    file.unlink()
+    assert client.path(str(file)).read_bytes() == b"another", "gone, its record still holds"
+
+
+def test_two_checkpoints_behind_two_tokens_are_two(config: Config, server: HostileServer) -> None:
+    one = server.serve("/get?token=AAA", b"model A")
+    two = server.serve("/get?token=BBB", b"model B")
+    client = Client(config)
+    assert client.path(one).read_bytes() == b"model A"
+    assert client.path(two).read_bytes() == b"model B"
+
+
+def test_a_blob_that_only_begins_like_a_pin_is_no_answer(config: Config, server: HostileServer) -> None:
+    forged = hashlib.sha256(b"evil").hexdigest()
+    client = Client(config)
+    client.path(server.serve("/evil.pth", b"evil"))
+    with pytest.raises(NotPresent):
+        client.path(server.serve(f"/model-{forged[:8]}.pth", b"good"), fetch=False)
+
+
+def test_a_pin_served_by_a_mirror_is_no_word_of_the_origin(
+    config: Config, server: HostileServer, tmp_path: Path
+) -> None:
+    url = server.serve("/good.pth", b"good")
+    evil = hashlib.sha256(b"evil").hexdigest()
+    mirror = tmp_path / "mirror" / "blobs" / "sha256"
+    mirror.mkdir(parents=True)
+    (mirror / evil).write_bytes(b"evil")
+    from weightstore.source import Source
+
+    client = Client(config.but(mirrors=(Source.of_path(tmp_path / "mirror"),)))
+    assert client.path(f"{url}#sha256={evil}").read_bytes() == b"evil"
+    assert client.path(url).read_bytes() == b"good"
+
+
+def test_a_child_process_does_not_share_connections(config: Config, server: HostileServer) -> None:
+    client = Client(config)
+    urls = [server.serve(f"/small{number}", b"%d" % number * 1000) for number in range(9)]
+    client.path(urls[8])
+    children = []
+    for number in range(4):
+        pid = os.fork()
+        if pid == 0:
+            right = all(client.path(urls[one]).read_bytes() == b"%d" % one * 1000 for one in (number, number + 4))
+            os._exit(0 if right else 1)
+        children.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 4

@@ -373,7 +373,7 @@ def _has_changed(source: Source, ref: Ref) -> bool:
         found = source.path.stat()
     except OSError:
         return False
-    return found.st_size != ref.size or found.st_mtime > ref.seen_at.timestamp()
+    return found.st_size != ref.size or found.st_mtime >= ref.seen_at.timestamp() + 1  # recorded in whole seconds
 
 
 def obtained_from(hit: Hit) -> Obtained:

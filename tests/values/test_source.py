@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import string
 from collections.abc import Callable
 from datetime import UTC, datetime

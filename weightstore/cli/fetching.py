@@ -25,11 +25,11 @@ def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = 
     """Announce a plan, carry it out with progress, and sum it up. Failures are told as they come."""
     if plan.missing:
         settings.say(announcement(plan, client=client))
-        with interruptible(), progress_for(settings) as progress:
+        with interruptible() as stop, progress_for(settings) as progress:
             if settings.quiet:
-                report = client.prefetch(plan=plan, jobs=jobs)
+                report = client.prefetch(plan=plan, jobs=jobs, stop=stop)
             else:
-                report = client.prefetch(plan=plan, jobs=jobs, progress=progress)
+                report = client.prefetch(plan=plan, jobs=jobs, progress=progress, stop=stop)
         if settings.quiet:
             for result in report.failures:
                 if result.status == "failed":

@@ -364,7 +364,7 @@ def _validator(headers: Mapping[str, str]) -> Validator:
 
 
 def _is_strong_date(modified: str, date: str) -> bool:
-    """Tell whether a modification time names one version only: it lies a minute before the answer (RFC 9110, 8.8.2.2)."""
+    """Tell whether a modification time names one version: it lies a minute before the answer (RFC 9110, 8.8.2.2)."""
     try:
         answered = email.utils.parsedate_to_datetime(date).timestamp() if date else time.time()
         return answered - email.utils.parsedate_to_datetime(modified).timestamp() >= _STRONG_DATE_S
