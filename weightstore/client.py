@@ -362,7 +362,7 @@ class Client:
             if layer.layout is None:
                 steps.append(Step(label, "there is no store yet" if layer.writable else "there is no store"))
             elif located.digest is None:
-                steps.append(Step(label, "has no ref for this source, and no blob that begins like its pin"))
+                steps.append(Step(label, "has no ref for this source"))
             elif located.hit is not None and located.hit.layer == layer:
                 steps.append(Step(label, "has it, verified"))
                 break

@@ -41,7 +41,7 @@ def interruptible() -> Iterator[threading.Event]:
         yield stop
     finally:
         # After a first Ctrl-C the process is about to end, and another one is to end it still.
-        if not stop.is_set():
+        if signal.getsignal(signal.SIGINT) is stop_soon:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
