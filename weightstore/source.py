@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -103,15 +104,7 @@ class Source:
     @property
     def display(self) -> str:
         """The source as it may be shown and recorded: canonical, without user, password and access tokens."""
-        parts = urlsplit(self.url)
-        if parts.scheme == "file":
-            return f"file://{parts.path}"
-        host = (parts.hostname or "").lower()
-        if ":" in host:
-            host = f"[{host}]"
-        if parts.port and parts.port != _DEFAULT_PORTS[parts.scheme]:
-            host = f"{host}:{parts.port}"
-        return urlunsplit((parts.scheme, host, parts.path or "/", _without_secrets(parts.query), ""))
+        return _display(self.url)
 
     @property
     def key(self) -> str:
@@ -134,6 +127,19 @@ class Source:
 
     def __repr__(self) -> str:
         return f"Source({self.display!r})"
+
+
+@functools.lru_cache(maxsize=4096)
+def _display(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return f"file://{parts.path}"
+    host = (parts.hostname or "").lower()
+    if ":" in host:
+        host = f"[{host}]"
+    if parts.port and parts.port != _DEFAULT_PORTS[parts.scheme]:
+        host = f"{host}:{parts.port}"
+    return urlunsplit((parts.scheme, host, parts.path or "/", _without_secrets(parts.query), ""))
 
 
 def _without_secrets(query: str) -> str:
