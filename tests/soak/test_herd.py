@@ -21,6 +21,7 @@ plan = json.loads(sys.argv[1])
 if plan["lie"]:
     import fcntl
     fcntl.flock = lambda *_: None
+    fcntl.fcntl = lambda *_: 0
 from pathlib import Path
 import filelock, weightstore.transfer.http
 from weightstore.client import Client
