@@ -23,8 +23,8 @@ MAX_SIZE = 1 << 60  # bytes; a larger number in a record is damage, not a file
 
 Sharing = Literal["private", "group", "world"]
 SHARINGS: tuple[Sharing, ...] = ("private", "group", "world")
-Via = Literal["origin", "mirror", "layer", "local"]
-VIAS: tuple[Via, ...] = ("origin", "mirror", "layer", "local")
+Via = Literal["origin", "mirror"]
+VIAS: tuple[Via, ...] = ("origin", "mirror")
 
 _T = TypeVar("_T")
 _HOST = re.compile(r"[\x21-\x7e]{0,255}")

@@ -322,7 +322,7 @@ def test_other_version_is_refused_and_says_which_is_read(record: Record, version
         (REF, "digest", "a" * 64, "'digest': "),
         (REF, "digest", "sha256:" + "A" * 64, "'digest': "),
         (REF, "digest", "sha256:deadbeef", "'digest': "),
-        (REF, "via", "magic", "'via' is not one of origin, mirror, layer, local"),
+        (REF, "via", "magic", "'via' is not one of origin, mirror"),
         (REF, "via", "origin\n", "'via' contains control characters"),
         (REF, "seen_at", "yesterday", "'seen_at': Invalid isoformat string"),
         (REF, "seen_at", "2024-01-31T12:00:00", "'seen_at' has no time zone"),

@@ -85,6 +85,8 @@ def _name(part: Part, final: Path, digest: Digest, receipts: Receipts) -> bool:
             if not _is_ours(part, part.path):
                 raise PartLost(place=str(part.path), reason="was taken over by another process") from None
             os.rename(part.path, final)
+            if not _is_ours(part, final):  # swapped between the look and the rename; whoever opens it will hash it
+                raise PartLost(place=str(part.path), reason="was taken over by another process") from None
             return True
         else:
             return True
