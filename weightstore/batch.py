@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import queue
 import secrets
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from weightstore.errors import Cancelled, NoSpace, WeightStoreError
-from weightstore.obtain import Obtained, Obtainer, obtained_from
-from weightstore.store.durability import GroupSync
+from weightstore.landing import Lander, Landing, Obtained
+from weightstore.obtain import Obtainer, obtained_from
 from weightstore.transfer.progress import Meter, Silent
 
 if TYPE_CHECKING:
@@ -229,7 +230,19 @@ def run_plan(
         else:
             todo.put(index)
 
-    group = GroupSync()
+    def finish(index: int, came: Result | Landing, began: float, meter: Meter) -> None:
+        item = plan.items[index]
+        if isinstance(came, Landing):
+            landing = came
+
+            def land() -> None:
+                step = functools.partial(obtainer.land, landing, meter=meter, stop=stop)
+                finish(index, _attempt(item, began, step, stop), began, meter)
+
+            lander.take(landing, land)
+            return
+        results[index] = came
+        progress.done(came)
 
     def work() -> None:
         while not stop.is_set():
@@ -237,16 +250,21 @@ def run_plan(
                 index = todo.get_nowait()
             except queue.Empty:
                 return
-            results[index] = _run_item(plan.items[index], obtainer, progress, stop, group)
-            progress.done(results[index])
+            item, began = plan.items[index], time.monotonic()
+            meter = progress.meter(item)
+            bring = functools.partial(obtainer.bring, item.wanted, meter=meter, stop=stop)
+            finish(index, _attempt(item, began, bring, stop), began, meter)
 
     crew = _Crew(work, most=min(jobs, len(plan.missing)))
+    lander = Lander(more_to_come=crew.is_working)
     try:
         crew.run()
+        lander.close()
     except KeyboardInterrupt:
         stop.set()
         obtainer.interrupt()
         crew.wait(_PATIENCE_S)
+        lander.close(_PATIENCE_S)
     if any(result.status == "fetched" for result in results.values()):
         obtainer.sync_names()
     final = [
@@ -283,6 +301,10 @@ class _Crew:
                 self._hire()
             busy, at = time.process_time(), time.monotonic()
 
+    def is_working(self) -> bool:
+        """Tell whether some thread is still at work."""
+        return not all(ended.is_set() for ended in self._ended)
+
     def _hire(self) -> None:
         ended = threading.Event()
 
@@ -302,11 +324,12 @@ class _Crew:
             ended.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threading.Event, group: GroupSync) -> Result:
-    began = time.monotonic()
-    meter = progress.meter(item)
+def _attempt(
+    item: Item, began: float, step: Callable[[], Obtained | Landing], stop: threading.Event
+) -> Result | Landing:
+    """Take a step towards an item: return what became of it, or its download that has yet to land."""
     try:
-        obtained = obtainer.obtain(item.wanted, meter=meter, stop=stop, group=group)
+        came = step()
     except Cancelled as error:
         return Result(item, "cancelled", error=error, elapsed_s=time.monotonic() - began)
     except WeightStoreError as error:
@@ -317,5 +340,7 @@ def _run_item(item: Item, obtainer: Obtainer, progress: Progress, stop: threadin
         failure = WeightStoreError(message=f"{item.wanted.name}: unexpected {type(error).__name__}: {error}")
         failure.__cause__ = error
         return Result(item, "failed", error=failure, elapsed_s=time.monotonic() - began)
-    status: Literal["present", "fetched"] = "fetched" if obtained.via in {"mirror", "origin"} else "present"
-    return Result(item, status, obtained, elapsed_s=time.monotonic() - began)
+    if isinstance(came, Landing):
+        return came
+    status: Literal["present", "fetched"] = "fetched" if came.via in {"mirror", "origin"} else "present"
+    return Result(item, status, came, elapsed_s=time.monotonic() - began)

@@ -20,7 +20,7 @@ from weightstore.catalog.registry import Catalogs
 from weightstore.config import Config
 from weightstore.digest import Digest, Pin
 from weightstore.errors import Drift, InvalidInput, StoreError, UnknownName
-from weightstore.obtain import Known, Obtained, Obtainer, obtained_from
+from weightstore.obtain import Known, Obtainer, obtained_from
 from weightstore.records import Ref, Wanted
 from weightstore.source import Source, is_source, parse_source
 from weightstore.store.blobs import list_blobs, open_verified
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from weightstore.batch import Plan, Progress, Report
     from weightstore.catalog.entries import Catalog, Entry
     from weightstore.catalog.lockfile import Locked, Lockfile
+    from weightstore.landing import Obtained
     from weightstore.store.layers import Layer
 
 Note = Callable[[str], None]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from weightstore.digest import Digest, Pin
@@ -17,29 +17,27 @@ from weightstore.errors import (
     NotPresent,
     SourceNotFound,
     SourceUnavailable,
-    StoreError,
     TransferError,
     UntrustedSource,
     WeightStoreError,
 )
-from weightstore.records import Ref, Wanted
+from weightstore.landing import Landing, Obtained, Via
+from weightstore.store.durability import start_write_back, sync_directory
 from weightstore.store.layers import Hit, Layer, find_blob, find_ref, open_layers
 from weightstore.store.layout import Layout, create_layout
-from weightstore.store.refs import write_ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from weightstore.config import Config
+    from weightstore.records import Ref, Wanted
     from weightstore.source import Source
-    from weightstore.store.durability import GroupSync
     from weightstore.store.receipts import Receipts
+    from weightstore.transfer.download import Downloaded
     from weightstore.transfer.policy import Candidate
     from weightstore.transfer.progress import Meter
     from weightstore.transfer.transport import Transport
 
-Via = Literal["store", "layer", "mirror", "origin"]
 # So often may other processes take a download over before it is given up.
 _LOSSES = 3
 Known = Literal["pin", "ref", "nothing"]
@@ -52,18 +50,6 @@ class Located:
     digest: Digest | None
     known_by: Known
     hit: Hit | None
-
-
-@dataclass(frozen=True, slots=True)
-class Obtained:
-    """A verified blob at ``path``; ``via`` tells where it came from. ``received`` counts bytes that were downloaded."""
-
-    path: Path
-    digest: Digest
-    size: int
-    via: Via
-    place: str
-    received: int = 0
 
 
 class Transports:
@@ -151,10 +137,8 @@ class Obtainer:
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
-    def obtain(
-        self, wanted: Wanted, *, meter: Meter, stop: threading.Event, group: GroupSync | None = None
-    ) -> Obtained:
-        """Return a verified blob, fetched if no layer has it. For ``group`` see :func:`publish`.
+    def obtain(self, wanted: Wanted, *, meter: Meter, stop: threading.Event) -> Obtained:
+        """Return a verified blob, fetched if no layer has it.
 
         Raises:
             NotPresent: it would have to be fetched, and we are offline.
@@ -166,20 +150,40 @@ class Obtainer:
         from weightstore.store.publish import PartLost  # start-up: not for a hit
 
         for _ in range(_LOSSES):
-            located = self.locate(wanted, note=meter.note)
-            if located.hit is not None:
-                return obtained_from(located.hit)
+            brought = self.bring(wanted, meter=meter, stop=stop)
+            if isinstance(brought, Obtained):
+                return brought
             try:
-                return self._in_turn(wanted, located, meter, stop, group=group)
+                obtained = brought.land()
             except PartLost as error:
                 # Another process believed this one dead and went on with its part: see what became of it.
                 meter.note(str(error))
+            else:
+                self.sync_names()
+                return obtained
         raise SourceUnavailable(source=wanted.source.display, reason="other processes kept taking the download over")
 
-    def _in_turn(
-        self, wanted: Wanted, located: Located, meter: Meter, stop: threading.Event, *, group: GroupSync | None
-    ) -> Obtained:
-        """Fetch a missing blob when it is our turn, or take what others fetched before."""
+    def land(self, landing: Landing, *, meter: Meter, stop: threading.Event) -> Obtained:
+        """Land a download, or, should another process have taken it over, return what became of it.
+
+        Call :meth:`sync_names` when all have landed. Errors as for :meth:`obtain`.
+        """
+        from weightstore.store.publish import PartLost  # start-up: not for a hit
+
+        try:
+            return landing.land()
+        except PartLost as error:
+            meter.note(str(error))
+            return self.obtain(landing.wanted, meter=meter, stop=stop)
+
+    def bring(self, wanted: Wanted, *, meter: Meter, stop: threading.Event) -> Obtained | Landing:
+        """Return a verified blob that is there, or one that was just downloaded and has yet to land.
+
+        Errors as for :meth:`obtain`.
+        """
+        located = self.locate(wanted, note=meter.note)
+        if located.hit is not None:
+            return obtained_from(located.hit)
         from weightstore.store.flight import flight  # start-up: not for a hit
 
         candidates = self._candidates(wanted, located)
@@ -189,18 +193,24 @@ class Obtainer:
         def arrived() -> Hit | None:
             return self.locate(wanted, note=meter.note).hit
 
-        with flight(
-            layout,
-            key,
-            arrived=arrived,
-            locks=self.config.locks,
-            stall_s=self.config.stall_s,
-            stop=stop,
-            on_wait=lambda whom: meter.note(f"waiting for {whom}"),
-        ) as hit:
+        with contextlib.ExitStack() as held:
+            hit = held.enter_context(
+                flight(
+                    layout,
+                    key,
+                    arrived=arrived,
+                    locks=self.config.locks,
+                    stall_s=self.config.stall_s,
+                    stop=stop,
+                    on_wait=lambda whom: meter.note(f"waiting for {whom}"),
+                )
+            )
             if hit is not None:
                 return obtained_from(hit)
-            return self._fetch(wanted, located, candidates, layout, key, meter, stop, group=group)
+            done, candidate = self._fetch(wanted, located, candidates, layout, key, meter, stop)
+            start_write_back(done.part.fd, 0, 0)
+            # The lock goes with it: until the blob has its name, others wait for this flight.
+            return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter)
 
     def _candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
         from weightstore.transfer.policy import route
@@ -248,8 +258,6 @@ class Obtainer:
 
     def sync_names(self) -> None:
         """Make the names of everything published so far durable."""
-        from weightstore.store.durability import sync_directory
-
         sync_directory(self.writable().blobs)
 
     def _fetch(
@@ -261,9 +269,7 @@ class Obtainer:
         key: str,
         meter: Meter,
         stop: threading.Event,
-        *,
-        group: GroupSync | None,
-    ) -> Obtained:
+    ) -> tuple[Downloaded, Candidate]:
         failures: list[WeightStoreError] = []
         no_space: NoSpace | None = None
         for candidate in candidates:
@@ -271,7 +277,7 @@ class Obtainer:
             if mirror in self._dead_mirrors:
                 continue
             try:
-                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop, group=group)
+                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop), candidate
             except NoSpace as error:
                 # A mirror may have lied about the size. If it did not, the next source meets the same.
                 if not mirror or error.needed is None:
@@ -301,10 +307,7 @@ class Obtainer:
         key: str,
         meter: Meter,
         stop: threading.Event,
-        *,
-        group: GroupSync | None,
-    ) -> Obtained:
-        from weightstore.store.publish import publish
+    ) -> Downloaded:
         from weightstore.transfer.download import Limits, download
         from weightstore.transfer.retry import RetryPolicy
 
@@ -319,7 +322,7 @@ class Obtainer:
             slow_s=config.read_timeout_s,
         )
         try:
-            done = download(
+            return download(
                 candidate.source,
                 pin,
                 layout=layout,
@@ -337,13 +340,6 @@ class Obtainer:
             raise DigestMismatch(
                 source=error.source, expected=error.expected, actual=error.actual, recorded=recorded
             ) from None
-        try:
-            path = publish(done.part, done.digest, size=done.size, receipts=self.receipts, group=group)
-        except BaseException:
-            done.part.discard()
-            raise
-        self._record(wanted, candidate, done.digest, done.size, layout, meter)
-        return Obtained(path, done.digest, done.size, candidate.kind, candidate.source.display, received=done.received)
 
     def _the_transports(self) -> Transports:
         if self._process != os.getpid():
@@ -353,16 +349,6 @@ class Obtainer:
             if self._transports is None:
                 self._transports = Transports(self.config)
             return self._transports
-
-    def _record(
-        self, wanted: Wanted, candidate: Candidate, digest: Digest, size: int, layout: Layout, meter: Meter
-    ) -> None:
-        source = candidate.source if candidate.kind == "origin" else wanted.source
-        try:
-            write_ref(layout, Ref(source, digest, size, datetime.now(UTC), candidate.kind))
-        except StoreError as error:
-            # The blob is there and right; without a ref it is found by its pin, or fetched again.
-            meter.note(f"the digest of {source} could not be recorded: {error}")
 
 
 def _has_changed(source: Source, ref: Ref) -> bool:

@@ -139,6 +139,8 @@ def list_parts(layout: Layout, key: str | None = None) -> list[PartSeen]:
     except OSError:
         return []
     for name in names:
+        if key is not None and not name.startswith(key):  # most are of others, while many files download
+            continue
         if (match := _NAME.fullmatch(name)) is None or (key is not None and match["key"] != key):
             continue
         path = layout.tmp / name

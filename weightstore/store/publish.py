@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightstore.digest import Digest
-    from weightstore.store.durability import GroupSync
     from weightstore.store.parts import Part
     from weightstore.store.receipts import Receipts
 
@@ -34,32 +33,46 @@ class PartLost(StoreError):
     """The part was taken over by another process that believed this one dead."""
 
 
-def publish(part: Part, digest: Digest, *, size: int, receipts: Receipts, group: GroupSync | None = None) -> Path:
+def publish(part: Part, digest: Digest, *, size: int, receipts: Receipts) -> Path:
     """Give a complete part, whose content was hashed to ``digest``, its name; return the blob's path.
 
-    Afterwards the blob is there, durable and verified, and the part is gone. The content is always on disk before it
-    gets the name. Whoever publishes many passes a ``group`` to sync them together, and calls :func:`sync_directory`
-    once in the end: a name that a power cut takes away costs a download and never a wrong byte.
+    Afterwards the blob is there, durable and verified, and the part is gone.
 
     Raises:
         PartLost: another process took the part over.
         CannotReplace: a damaged blob of another user holds the name.
         NoSpace, StoreError: the store cannot be written.
     """
+    settle(part, size=size)
+    path = give_name(part, digest, receipts)
+    with translated(path):
+        sync_directory(part.layout.blobs)
+    return path
+
+
+def settle(part: Part, *, size: int) -> None:
+    """Make a complete part read-only and its content durable: the first half of publishing it."""
+    with translated(part.path):
+        os.fchmod(part.fd, part.layout.modes.blob)
+        if os.fstat(part.fd).st_size != size:
+            raise StoreError(place=str(part.path), reason="changed while it was written")
+        os.fsync(part.fd)
+
+
+def give_name(part: Part, digest: Digest, receipts: Receipts) -> Path:
+    """Name a settled part, and remove it: the second half. Return the blob's path.
+
+    The name itself is durable once the directory is synced; whoever publishes many does that once in the end. A name
+    that a power cut takes away costs a download and never a wrong byte.
+    """
     layout = part.layout
     final = layout.blob(digest)
     with translated(final):
-        os.fchmod(part.fd, layout.modes.blob)
-        if os.fstat(part.fd).st_size != size:
-            raise StoreError(place=str(part.path), reason="changed while it was written")
-        (group or os.fsync)(part.fd)
         ours = _name(part, final, digest, receipts)
         if _is_ours(part, part.path):  # else somebody took the name, and what bears it is not ours to remove
             for path in (part.path, part.journal_path) if part.has_journal else (part.path,):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
-        if group is None:
-            sync_directory(layout.blobs)
         if ours:
             receipts.record(digest, os.fstat(part.fd), by_us=True)
     part.abandon()

@@ -19,13 +19,11 @@ import os
 import re
 import ssl
 import time
-from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.utils import get_netrc_auth, select_proxy
 
 from weightstore.errors import (
@@ -37,6 +35,7 @@ from weightstore.errors import (
 )
 from weightstore.records import MAX_SIZE, Validator
 from weightstore.source import Source
+from weightstore.transfer.hosts import Hosts
 from weightstore.transfer.transport import Answer, RangeNotSatisfiable
 from weightstore.transfer.watch import Watch
 
@@ -69,12 +68,11 @@ class HttpBody:
     """
 
     def __init__(
-        self, source: Source, response: requests.Response, answer: Answer, watch: Watch, blocks: dict[str, int]
+        self, source: Source, response: urllib3.BaseHTTPResponse, answer: Answer, watch: Watch, blocks: dict[str, int]
     ) -> None:
         self.blocked_since: float | None = None
         self._source = source
         self._response = response
-        self._raw: urllib3.HTTPResponse = response.raw
         self._answer = answer
         self._left = None if answer.end is None else answer.end - answer.start
         # What the host's last file came in: of many small files, only the first is read in small steps.
@@ -95,9 +93,9 @@ class HttpBody:
         began = self.blocked_since = time.monotonic()
         try:
             if self._block > _SMALLEST_BLOCK:
-                data = self._raw.read(wanted, decode_content=False)
+                data = self._response.read(wanted, decode_content=False)
             else:
-                data = self._raw.read1(wanted, decode_content=False)
+                data = self._response.read1(wanted, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
             # ValueError and AttributeError: closed by another thread that wants us to stop.
             raise SourceUnavailable(source=self._source.display, reason=_reason(error)) from None
@@ -121,7 +119,7 @@ class HttpBody:
     def interrupt(self) -> None:
         """End a read that is under way in another thread."""
         with contextlib.suppress(OSError, ValueError):
-            self._raw.shutdown()
+            self._response.shutdown()
 
     def close(self) -> None:
         self._watch.discard(self)
@@ -129,13 +127,13 @@ class HttpBody:
         if self._left == 0:
             # Let urllib3 see the end, so that the connection goes back to the pool.
             try:
-                self._raw.read1(1, decode_content=False)
-                self._raw.release_conn()
+                self._response.read1(1, decode_content=False)
+                self._response.release_conn()
             except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
                 pass
             else:
                 return
-        self._response.close()
+        _drop(self._response)
 
 
 class HttpTransport:
@@ -155,15 +153,11 @@ class HttpTransport:
         self._blocks: dict[str, int] = {}
         self._netrc: dict[str, tuple[str, str] | None] = {}
         self._ca_bundle = ca_bundle
-        self._timeout = (connect_timeout_s, read_timeout_s)
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity", "Accept": "*/*"}
         self._trust_env = trust_env
-        self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(pool_connections=pool_size, pool_maxsize=pool_size, max_retries=0)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
-        self._environment: dict[tuple[str, str, int | None], dict[str, Any]] = {}
+        self._session = requests.Session()  # only asked what the environment says; nothing is sent through it
+        timeout = urllib3.Timeout(connect=connect_timeout_s, read=read_timeout_s)
+        self._hosts = Hosts(self._settings, pool_size=pool_size, timeout=timeout)
 
     def open(
         self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None
@@ -178,7 +172,7 @@ class HttpTransport:
         try:
             answer = _answer(source, response, start=start, end=end, ranged=ranged)
         except BaseException:
-            response.close()
+            _drop(response)
             raise
         return HttpBody(source, response, answer, self._watch, self._blocks)
 
@@ -186,33 +180,27 @@ class HttpTransport:
         self._watch.interrupt_all()
 
     def close(self) -> None:
-        self._session.close()
+        self._hosts.close()
 
-    def _follow(self, source: Source, headers: Mapping[str, str]) -> requests.Response:
+    def _follow(self, source: Source, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         url = source.url
         auth = self._credentials(url)
         first_host = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
             response = self._send(source, url, headers, auth if _origin(url) == first_host else None)
-            if response.status_code not in _REDIRECTS or "Location" not in response.headers:
+            if response.status not in _REDIRECTS or "Location" not in response.headers:
                 return response
             location = response.headers["Location"]
-            response.close()
+            _drop(response)
             url = _redirected(source, url, location)
         raise RefusedResponse(source=source.display, reason=f"more than {MAX_REDIRECTS} redirects")
 
     def _send(
         self, source: Source, url: str, headers: Mapping[str, str], auth: tuple[str, str] | None
-    ) -> requests.Response:
-        request = requests.Request("GET", url, headers=dict(headers), auth=auth or _no_auth)
+    ) -> urllib3.BaseHTTPResponse:
         try:
-            prepared = request.prepare()  # without the session: its cookies, .netrc and defaults are not wanted
-            settings = self._settings(url)
-            # The adapter and not Session.send(), which reads a redirect's whole body into memory, however long, even
-            # when told not to follow it.
-            adapter = self._session.get_adapter(url)
-            return adapter.send(prepared, stream=True, timeout=self._timeout, **settings)
-        except requests.exceptions.SSLError as error:
+            return self._hosts.get(url, headers, auth=auth)
+        except urllib3.exceptions.SSLError as error:
             if not isinstance(_innermost(error), ssl.SSLCertVerificationError):
                 raise SourceUnavailable(source=source.display, reason=f"no TLS connection ({_reason(error)})") from None
             raise RefusedResponse(
@@ -220,26 +208,28 @@ class HttpTransport:
                 reason=f"its certificate is not trusted ({_reason(error)}). Behind a site's own CA, name its bundle in "
                 "REQUESTS_CA_BUNDLE",
             ) from None
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError) as error:
+        except (
+            requests.exceptions.InvalidURL,
+            requests.exceptions.InvalidSchema,
+            urllib3.exceptions.LocationValueError,
+            UnicodeError,
+        ) as error:
             raise RefusedResponse(source=source.display, reason=f"cannot be asked for: {_reason(error)}") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise SourceUnavailable(source=source.display, reason=_reason(error)) from None
 
     def _settings(self, url: str) -> dict[str, Any]:
-        """Return proxies and CA bundle for a URL's host. Reading the environment anew each time costs a millisecond."""
-        key = _origin(url)
-        if key not in self._environment:
-            settings = self._environ_settings(url)
-            proxy = select_proxy(url, settings.get("proxies", {}))
-            verify = settings.get("verify", True)
-            if isinstance(verify, str) and not os.path.exists(verify):
-                raise RefusedResponse(source=Source(url).display, reason=f"the CA bundle {verify} does not exist")
-            self._environment[key] = {
-                "proxies": {key[0]: proxy} if proxy else {},
-                "verify": verify,
-                "cert": settings.get("cert"),
-            }
-        return self._environment[key]
+        """Return proxies, CA bundle and client certificate for a URL's host, as requests finds them."""
+        settings = self._environ_settings(url)
+        proxy = select_proxy(url, settings.get("proxies", {}))
+        verify = settings.get("verify", True)
+        if isinstance(verify, str) and not os.path.exists(verify):
+            raise RefusedResponse(source=Source(url).display, reason=f"the CA bundle {verify} does not exist")
+        return {
+            "proxies": {urlsplit(url).scheme: proxy} if proxy else {},
+            "verify": verify,
+            "cert": settings.get("cert"),
+        }
 
     def _environ_settings(self, url: str) -> dict[str, Any]:
         if not self._trust_env:
@@ -258,9 +248,10 @@ class HttpTransport:
         return self._netrc[parts.netloc]
 
 
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    # An auth given by value keeps requests from looking into .netrc for the host of a redirect.
-    return request
+def _drop(response: urllib3.BaseHTTPResponse) -> None:
+    """Close an answer whose rest is not wanted, and its connection with it."""
+    response.close()
+    response.release_conn()
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
@@ -292,7 +283,7 @@ def _redirected(source: Source, url: str, location: str) -> str:
         raise no_url from None
 
 
-def _answer(source: Source, response: requests.Response, *, start: int, end: int | None, ranged: bool) -> Answer:
+def _answer(source: Source, response: urllib3.BaseHTTPResponse, *, start: int, end: int | None, ranged: bool) -> Answer:
     _refuse_errors(source, response)
     headers = response.headers
     encoding = headers.get("Content-Encoding", "").strip().lower()
@@ -301,7 +292,7 @@ def _answer(source: Source, response: requests.Response, *, start: int, end: int
     chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
     length = None if chunked else _length(source, headers.get("Content-Length"))
     validator = _validator(headers)
-    if response.status_code == 206:
+    if response.status == 206:
         if not ranged:
             raise RefusedResponse(source=source.display, reason="sent a range that was not asked for")
         first, last, total = _content_range(source, headers.get("Content-Range", ""))
@@ -314,8 +305,8 @@ def _answer(source: Source, response: requests.Response, *, start: int, end: int
     return Answer(0, length, length, validator, accepts, self_delimiting=chunked or length is not None)
 
 
-def _refuse_errors(source: Source, response: requests.Response) -> None:
-    status = response.status_code
+def _refuse_errors(source: Source, response: urllib3.BaseHTTPResponse) -> None:
+    status = response.status
     if status in {200, 206}:
         return
     phrase = "".join(char for char in str(response.reason or "")[:60] if " " <= char <= "~")
@@ -406,7 +397,7 @@ def _reason(error: BaseException) -> str:
         return "timed out"
     if isinstance(seen, OSError) and seen.strerror:
         return seen.strerror
-    if isinstance(error, requests.exceptions.ProxyError):
+    if isinstance(error, urllib3.exceptions.ProxyError):
         status = _TUNNEL_REFUSED.search(str(seen))
         return f"the proxy refused{f' (HTTP {status[1]})' if status else ''}"
     if isinstance(seen, http.client.RemoteDisconnected):

@@ -1,0 +1,95 @@
+"""Pools of connections, one a host, made as requests makes them and asked through urllib3 directly.
+
+Proxies, certificates and TLS settings are requests' business: what works with ``requests.get`` on a machine works here.
+Its layer around each single request is left out: it prepares, copies and wraps what a download never looks at, and for
+a small file costs as much as the rest of Python's work.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.utils import requote_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# Pools beyond so many are closed, the least recently used first.
+_MOST_HOSTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    pool: Any  # urllib3.HTTPConnectionPool, which requests types as its parent
+    wants_whole_url: bool
+
+
+class Hosts(HTTPAdapter):
+    """Asks web servers. ``settings`` gives, for a URL, requests' keyword arguments ``proxies``, ``verify``, ``cert``.
+
+    An adapter, because only adapters may ask requests how it would connect.
+    """
+
+    def __init__(
+        self, settings: Callable[[str], Mapping[str, Any]], *, pool_size: int, timeout: urllib3.Timeout
+    ) -> None:
+        super().__init__(pool_connections=_MOST_HOSTS, pool_maxsize=pool_size)
+        self._settings = settings
+        self._timeout = timeout
+        self._hosts: dict[tuple[str, str], _Host] = {}
+
+    def get(
+        self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        """Return the answer to one GET, its body still to be read. Redirects are answers.
+
+        Raises:
+            requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError: there is none.
+        """
+        parts = urlsplit(url)
+        sent = dict(headers)
+        if auth is not None:
+            sent["Authorization"] = "Basic " + base64.b64encode(":".join(auth).encode("latin-1")).decode()
+        key = (parts.scheme, parts.netloc.rpartition("@")[2])
+        for is_last in (False, True):
+            host = self._hosts.get(key) or self._connect(url, key)
+            target = f"{parts.scheme}://{key[1]}" if host.wants_whole_url else ""
+            target += (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            if "%" in target or not target.isascii():
+                target = requote_uri(target)
+            try:
+                response: urllib3.BaseHTTPResponse = host.pool.urlopen(
+                    "GET",
+                    target,
+                    headers=sent,
+                    redirect=False,
+                    assert_same_host=False,
+                    preload_content=False,
+                    decode_content=False,
+                    retries=False,
+                    timeout=self._timeout,
+                )
+            except urllib3.exceptions.ClosedPoolError:  # more hosts than pools: its turn came to be closed
+                self._hosts.pop(key, None)
+                if is_last:
+                    raise
+            else:
+                return response
+        raise AssertionError
+
+    def _connect(self, url: str, key: tuple[str, str]) -> _Host:
+        settings = self._settings(url)
+        proxies, verify, cert = settings["proxies"], settings["verify"], settings["cert"]
+        prepared = requests.Request("GET", url).prepare()
+        pool = self.get_connection_with_tls_context(prepared, verify, proxies=proxies, cert=cert)
+        self.cert_verify(pool, prepared.url, verify, cert)  # type: ignore[no-untyped-call]
+        # Over a plain proxy the request line has the whole URL; in a tunnel, by SOCKS or directly, only the path.
+        wants_whole_url = self.request_url(prepared, proxies).startswith("http://")
+        host = self._hosts[key] = _Host(pool, wants_whole_url)
+        return host
