@@ -23,7 +23,7 @@ from weightstore.errors import Drift, InvalidInput, StoreError, UnknownName
 from weightstore.obtain import Known, Obtainer, obtained_from
 from weightstore.records import Ref, Wanted
 from weightstore.source import Source, is_source, parse_source
-from weightstore.store.blobs import list_blobs, open_verified
+from weightstore.store.blobs import OpenBlob, list_blobs, open_verified
 from weightstore.store.receipts import Receipts, identity_of
 from weightstore.transfer.progress import Meter, Silent
 
@@ -238,17 +238,19 @@ class Client:
 
         Whoever swaps the file afterwards changes nothing for the holder. Arguments and errors as for :meth:`path`.
         """
-        wanted = self.wanted(name, sha256=sha256)
+        blob = self.open_blob(self.wanted(name, sha256=sha256), fetch=fetch, meter=meter)
+        return io.BufferedReader(io.FileIO(blob.detach(), "rb", closefd=True))
+
+    def open_blob(self, wanted: Wanted, *, fetch: bool = True, meter: Meter | None = None) -> OpenBlob:
+        """Return a verified blob, its descriptor open. Errors as for :meth:`path`."""
         hit = self.obtainer.locate(wanted).hit
         if hit is not None:
-            blob = hit.blob
-        else:
-            obtained = self._obtain(wanted, fetch=fetch, meter=meter)
-            found = open_verified(obtained.path, obtained.digest, self.receipts)
-            if found is None:
-                raise StoreError(place=str(obtained.path), reason="was removed by somebody else just now. Try again")
-            blob = found
-        return io.BufferedReader(io.FileIO(blob.detach(), "rb", closefd=True))
+            return hit.blob
+        obtained = self._obtain(wanted, fetch=fetch, meter=meter)
+        found = open_verified(obtained.path, obtained.digest, self.receipts)
+        if found is None:
+            raise StoreError(place=str(obtained.path), reason="was removed by somebody else just now. Try again")
+        return found
 
     def _obtain(self, wanted: Wanted, *, fetch: bool, meter: Meter | None) -> Obtained:
         located = self.obtainer.locate(wanted)

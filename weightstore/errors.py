@@ -14,6 +14,7 @@
     │   ├── DigestMismatch                     a source served other content
     │   ├── SizeMismatch                       a source served another length
     │   ├── BlobDamaged                        a file in a store is not what its name says
+    │   ├── InvalidCheckpoint                  a file that is no checkpoint, or a damaged one
     │   └── Drift                              a lockfile, catalog or earlier record says otherwise
     ├── TransferError                      6   a source could not be read
     │   ├── SourceNotFound                     404, 410, no such file
@@ -27,6 +28,8 @@
     │   ├── InvalidRecord                      a ref, journal or lockfile that does not parse
     │   └── CannotReplace                      a damaged blob that belongs to somebody else
     ├── UntrustedSource                    9   trust = "pinned" and this source has no pin
+    ├── UnsafeCheckpoint                   9   loading it would run code that the file brings
+    ├── MissingDependency                 10   an optional package is needed and absent, or too old
     └── Cancelled                        130   the caller asked to stop
 
 The number is the exit code of the command line. Each class carries its facts as fields; ``str()`` says what
@@ -208,6 +211,18 @@ class BlobDamaged(IntegrityError):
         return f"{self.place} is damaged: its content is {self.actual}. Repair the store: weightstore verify --repair"
 
 
+class InvalidCheckpoint(IntegrityError):
+    """A file that does not hold what a checkpoint holds, or that no reader may read in two ways."""
+
+    def __init__(self, *, place: str, reason: str) -> None:
+        super().__init__(place=place, reason=reason)
+        self.place = place
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.place} is not a checkpoint that can be read: {self.reason}. Check where it comes from."
+
+
 class Drift(IntegrityError):
     """Two records of one thing disagree: a lockfile, the catalog, or an earlier ref."""
 
@@ -339,6 +354,40 @@ class UntrustedSource(WeightStoreError):
             f'{self.source}: no digest is known for it, and trust = "pinned" refuses such sources. '
             "Give one: append #sha256=<64 hex>, or pass --sha256."
         )
+
+
+class UnsafeCheckpoint(WeightStoreError):
+    """A checkpoint that only unpickling can load, which runs whatever the file says."""
+
+    exit_code = 9
+
+    def __init__(self, *, place: str, calls: Sequence[str], reason: str = "") -> None:
+        super().__init__(place=place, calls=tuple(calls), reason=reason)
+        self.place = place
+        self.calls = tuple(calls)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        what = f"would call {', '.join(self.calls[:5])}{', …' if len(self.calls) > 5 else ''}"
+        return (
+            f"{self.place} is not loaded: its pickle {what if self.calls else self.reason or 'is refused'}. "
+            'If you trust whoever made it as you trust a program, pass trust="pickle".'
+        )
+
+
+class MissingDependency(WeightStoreError):
+    """Something was asked for that needs an optional package."""
+
+    exit_code = 10
+
+    def __init__(self, *, package: str, purpose: str, extra: str = "torch") -> None:
+        super().__init__(package=package, purpose=purpose, extra=extra)
+        self.package = package
+        self.purpose = purpose
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f'{self.purpose} needs {self.package}. Install it: pip install "weightstore[{self.extra}]"'
 
 
 class Cancelled(WeightStoreError):

@@ -19,6 +19,8 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from weightstore.digest import Digest
+from weightstore.errors import InvalidDigest
 from weightstore.records import Identity
 from weightstore.store.layout import write_record
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from weightstore.digest import Digest
 
 # A change within the clock's granularity after hashing would go unseen (git calls such entries racy). Two seconds
 # cover the coarsest file systems (FAT, some NFS servers).
@@ -61,6 +62,18 @@ class Receipts:
     def last_used(self, digest: Digest, identity: Identity) -> float | None:
         """Return when this user last used the file, in seconds since the epoch, to the hour; None if never."""
         return self._noted_at(digest, identity)
+
+    def digest_of(self, identity: Identity) -> Digest | None:
+        """Return the digest that a file was hashed to, if it was hashed before and has not changed since."""
+        data = self._read()
+        found = data.rfind(b" " + _stat(identity) + b" ")
+        if found < 64:
+            return None
+        try:
+            digest = Digest(data[found - 64 : found].decode("ascii", "replace"))
+        except InvalidDigest:  # a torn line
+            return None
+        return digest if self.attests(digest, identity) else None
 
     def record(self, digest: Digest, found: os.stat_result, *, by_us: bool = False) -> None:
         """Note that the file with this stat was hashed and had this digest.
@@ -144,9 +157,12 @@ class Receipts:
 
 
 def _attestation(digest: Digest, identity: Identity) -> bytes:
-    one = identity
-    body = f"{digest.hex} {one.device:x}.{one.inode:x}.{one.size:x}.{one.mtime_ns:x}.{one.ctime_ns:x}".encode()
+    body = digest.hex.encode() + b" " + _stat(identity)
     return body + b" " + hashlib.sha256(body).hexdigest()[:8].encode()
+
+
+def _stat(one: Identity) -> bytes:
+    return f"{one.device:x}.{one.inode:x}.{one.size:x}.{one.mtime_ns:x}.{one.ctime_ns:x}".encode()
 
 
 def _parse(data: bytes) -> Iterator[tuple[bytes, float]]:

@@ -1,0 +1,1 @@
+"""Where torch lives: from verified bytes to tensors and models."""
