@@ -14,6 +14,7 @@
     │   ├── DigestMismatch                     a source served other content
     │   ├── SizeMismatch                       a source served another length
     │   ├── BlobDamaged                        a file in a store is not what its name says
+    │   ├── InvalidCheckpoint                  a file that is no checkpoint, or a damaged one
     │   └── Drift                              a lockfile, catalog or earlier record says otherwise
     ├── TransferError                      6   a source could not be read
     │   ├── SourceNotFound                     404, 410, no such file
@@ -206,6 +207,18 @@ class BlobDamaged(IntegrityError):
 
     def __str__(self) -> str:
         return f"{self.place} is damaged: its content is {self.actual}. Repair the store: weightstore verify --repair"
+
+
+class InvalidCheckpoint(IntegrityError):
+    """A file that does not hold what a checkpoint holds, or that no reader may read in two ways."""
+
+    def __init__(self, *, place: str, reason: str) -> None:
+        super().__init__(place=place, reason=reason)
+        self.place = place
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.place} is not a checkpoint that can be read: {self.reason}. Check where it comes from."
 
 
 class Drift(IntegrityError):
