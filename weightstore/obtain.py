@@ -182,7 +182,7 @@ class Obtainer:
         """Fetch a missing blob when it is our turn, or take what others fetched before."""
         from weightstore.store.flight import flight  # start-up: not for a hit
 
-        candidates = self._candidates(wanted, located)
+        candidates = self.candidates(wanted, located)
         layout = self.writable()
         key = f"sha256-{located.digest.hex}" if located.digest is not None else f"source-{wanted.source.key}"
 
@@ -202,7 +202,13 @@ class Obtainer:
                 return obtained_from(hit)
             return self._fetch(wanted, located, candidates, layout, key, meter, stop, group=group)
 
-    def _candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
+    def candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
+        """Return the sources that may be asked for a missing blob, in order.
+
+        Raises:
+            NotPresent: there is none, as when we are offline.
+            UntrustedSource: it has no pin, and the configuration wants one.
+        """
         from weightstore.transfer.policy import route
 
         if self.config.trust == "pinned" and not wanted.pin.is_pinned and located.known_by != "ref":
@@ -309,7 +315,7 @@ class Obtainer:
         from weightstore.transfer.retry import RetryPolicy
 
         config = self.config
-        transports = self._the_transports()
+        transports = self.transports()
         pin = Pin.of(located.digest) if located.digest is not None else wanted.pin
         limits = Limits(
             exact_size=wanted.exact_size,
@@ -345,7 +351,8 @@ class Obtainer:
         self._record(wanted, candidate, done.digest, done.size, layout, meter)
         return Obtained(path, done.digest, done.size, candidate.kind, candidate.source.display, received=done.received)
 
-    def _the_transports(self) -> Transports:
+    def transports(self) -> Transports:
+        """Return the transports of this process, made when first asked for."""
         if self._process != os.getpid():
             # Connections must not be shared with the process that forked us, nor a lock that it held.
             self._process, self._lock, self._transports = os.getpid(), threading.Lock(), None

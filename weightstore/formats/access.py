@@ -6,7 +6,7 @@ import os
 from typing import Protocol
 
 
-class Malformed(Exception):  # noqa: N818 - becomes an InvalidCheckpoint, which names the file
+class Malformed(Exception):
     """The bytes are no checkpoint; the text says why, in the middle of a sentence."""
 
 

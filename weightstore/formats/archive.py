@@ -83,7 +83,7 @@ def _find_directory(data: RandomAccess) -> tuple[int, int, int]:
     if disk or first_disk:
         raise Malformed("the archive has several volumes")
     end_of_directory = data.size - len(tail) + at
-    if _FULL16 == count or _FULL32 in (size, offset):
+    if count == _FULL16 or _FULL32 in (size, offset):
         begin = at - _END64_LOCATOR.size
         if begin >= 0 and tail[begin : begin + 4] == b"PK\6\7":
             end64 = _END64_LOCATOR.unpack_from(tail, begin)[2]

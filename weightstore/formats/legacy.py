@@ -12,6 +12,8 @@ from weightstore.formats.rebuild import Stored, read_storage_id, resolve
 from weightstore.formats.tree import Collected, is_flat, metadata_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from weightstore.formats.access import RandomAccess
 
 # The pickle of the magic number 0x1950a86a20f9469cfc6c, in protocol 2.
@@ -19,6 +21,7 @@ MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _VERSION = 1001
 _FIRST_READ = 256 << 10
 _COUNT = 8
+_PICKLES = 5
 
 
 def is_legacy(head: bytes) -> bool:
@@ -45,20 +48,7 @@ def read_legacy(data: RandomAccess) -> Checkpoint:
                 raise Malformed(f"the storage {found.root!r} has two sizes")
         return found
 
-    window = _FIRST_READ
-    while True:
-        head = data.read(0, min(window, data.size))
-        try:
-            values: list[object] = []
-            position = 0
-            for _ in range(5):
-                value, position = interpret(head, position, resolve=known, persistent=persistent)
-                values.append(value)
-            break
-        except OutOfData:
-            if window >= data.size or window > MAX_BYTES:
-                raise
-            window *= 4
+    values, position = _read_pickles(data, known, persistent)
     _, version, system, value, keys = values
     if version != _VERSION:
         raise Malformed("it is of a version of the legacy format that is not known")
@@ -75,6 +65,27 @@ def read_legacy(data: RandomAccess) -> Checkpoint:
         others=tuple(collected.others),
         byteorder=byteorder,
     )
+
+
+def _read_pickles(
+    data: RandomAccess, known: Callable[[str, str], Global], persistent: Callable[[object], object]
+) -> tuple[list[object], int]:
+    """Return what the five pickles describe, and where they end. How long they are shows when they are read."""
+    window = _FIRST_READ
+    while True:
+        head = data.read(0, min(window, data.size))
+        values: list[object] = []
+        position = 0
+        try:
+            for _ in range(_PICKLES):
+                value, position = interpret(head, position, resolve=known, persistent=persistent)
+                values.append(value)
+        except OutOfData:
+            if window >= data.size or window > MAX_BYTES:
+                raise
+            window *= 4
+        else:
+            return values, position
 
 
 def _byteorder(system: object) -> Literal["little", "big"]:

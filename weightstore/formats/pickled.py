@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import pickletools
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from weightstore.formats.access import Malformed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 MAX_BYTES = 64 << 20
 MAX_OPCODES = 2_000_000
@@ -306,9 +304,9 @@ class _Machine:
         return self.globals[key]
 
 
-# -- the rarer opcodes: each takes the machine and the position after the opcode, and returns where to go on -------------
+# -- the rarer opcodes: each takes the machine and the position after the opcode, and returns where to go on ---------
 
-_Handler = Callable[[_Machine, int], int] if TYPE_CHECKING else object
+_Handler: TypeAlias = Callable[[_Machine, int], int]
 
 
 def _constant(make: Callable[[], object]) -> _Handler:

@@ -1,7 +1,7 @@
 """What the functions and types in a pickle of torch amount to: tensors and storages as descriptions.
 
-The names are those that ``torch.load(weights_only=True)`` allows (torch, ``_weights_only_unpickler.py``); whatever else a
-pickle names is foreign.
+The names are those that ``torch.load(weights_only=True)`` allows (torch, ``_weights_only_unpickler.py``); whatever else
+a pickle names is foreign.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _from_type(args: tuple[Any, ...]) -> object:
     return Opaque(kind, (made, state))
 
 
-# -- Python's -----------------------------------------------------------------------------------------------------------
+# -- Python's ---------------------------------------------------------------------------------------------------------
 
 
 def _ordered(args: tuple[Any, ...]) -> Ordered:

@@ -7,7 +7,7 @@ no name twice, every byte after the header in exactly one tensor.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from weightstore.formats.access import Malformed, read_exactly
 from weightstore.formats.checkpoint import Checkpoint, Storage, TensorInfo
@@ -59,6 +59,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise Malformed("its header has a name twice")
+    for name, value in pairs:
+        for text in (name, value) if isinstance(value, str) else (name,):
+            text.encode()  # half of a surrogate pair can be written as an escape, and is no text: a ValueError
     return made
 
 
@@ -69,7 +72,7 @@ def _no_constant(name: str) -> object:
 def _tensor(name: str, described: object, begin: int) -> TensorInfo:
     if not isinstance(described, dict):
         raise Malformed(f"the tensor {name!r} is not described")
-    code, shape, offsets = (described.get(key) for key in ("dtype", "shape", "data_offsets"))
+    code, shape, offsets = described.get("dtype"), described.get("shape"), described.get("data_offsets")
     dtype = SAFETENSORS.get(code) if isinstance(code, str) else None
     if dtype is None:
         raise Malformed(f"the tensor {name!r} has a type that is not known")
@@ -89,7 +92,7 @@ def _tensor(name: str, described: object, begin: int) -> TensorInfo:
     return TensorInfo(name, (name,), dtype, tuple(shape), tuple(reversed(stride)), storage)
 
 
-def _are_sizes(value: Any) -> bool:
+def _are_sizes(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(one) is int and 0 <= one < _LARGEST for one in value)
 
 

@@ -19,7 +19,6 @@ MAX_VALUES = 500_000
 MAX_DEPTH = 100
 _MAX_PATH = 64 << 20
 _MAX_BYTES = 1 << 62
-# What a class keeps its tensors in; the path goes on without it, as a state dict's names do.
 _NO_STORAGE = Storage("", "uint8", 0, None)
 
 

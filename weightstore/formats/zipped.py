@@ -33,7 +33,7 @@ def read_zip(data: RandomAccess) -> Checkpoint:
     def known(module: str, name: str) -> Global:
         found = resolve(module, name)
         # A TorchScript module is described by types of its own archive, which are no Python.
-        if found.is_foreign and not (form == "torchscript" and module.split(".")[0] == "__torch__"):
+        if found.is_foreign and not (form == "torchscript" and f"{module}.".startswith("__torch__.")):
             foreign.add(f"{module}.{name}")
         return found
 
