@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from weightstore.config import Config
     from weightstore.digest import Digest, Pin
     from weightstore.errors import WeightStoreError
+    from weightstore.formats.checkpoint import Checkpoint, TensorInfo
     from weightstore.shortcuts import open, path, prefetch  # noqa: A004 - weightstore.open, like io.open
     from weightstore.source import Source
     from weightstore.transfer.progress import Meter
 
 _HOMES = {
     "Catalog": "catalog.entries",
+    "Checkpoint": "formats.checkpoint",
     "Client": "client",
     "Config": "config",
     "Digest": "digest",
@@ -42,6 +44,7 @@ _HOMES = {
     "Report": "batch",
     "Source": "source",
     "Stored": "client",
+    "TensorInfo": "formats.checkpoint",
     "WeightStoreError": "errors",
     "open": "shortcuts",
     "path": "shortcuts",
@@ -50,6 +53,7 @@ _HOMES = {
 
 __all__ = [
     "Catalog",
+    "Checkpoint",
     "Client",
     "Config",
     "Digest",
@@ -64,6 +68,7 @@ __all__ = [
     "Report",
     "Source",
     "Stored",
+    "TensorInfo",
     "WeightStoreError",
     "__version__",
     "open",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from weightstore.batch import Plan, Progress, Report
     from weightstore.catalog.entries import Catalog, Entry
     from weightstore.catalog.lockfile import Locked, Lockfile
+    from weightstore.formats.checkpoint import Checkpoint
     from weightstore.landing import Obtained
     from weightstore.store.layers import Layer
 
@@ -259,6 +260,28 @@ class Client:
         if not fetch:
             raise self.obtainer.not_present(wanted, located)
         return self.obtainer.obtain(wanted, meter=meter or Silent(), stop=threading.Event())
+
+    def inspect(self, name: str, *, sha256: str | None = None) -> Checkpoint:
+        """Return what a checkpoint holds: names, shapes, types and places of its tensors. Needs no torch.
+
+        What a store has is read there, verified, and a local path where it is. Anything else is looked into where it
+        comes from, by asking for ranges: that brings some kilobytes, which are not verified, and stores nothing.
+        Nothing is unpickled, whatever the file says.
+
+        Args:
+            name: a weights name, a URL or a path.
+            sha256: the digest, or its first 8 or more hexadecimal digits, where the caller knows it.
+
+        Raises:
+            NotPresent: no store has it, and we are offline.
+            InvalidCheckpoint: the file is no checkpoint.
+            UnknownName, InvalidInput: the name cannot be used.
+            TransferError: it cannot be read, or the server does not serve ranges.
+        """
+        from weightstore.inspection import inspect
+
+        wanted = self.wanted(name, sha256=sha256)
+        return inspect(wanted, obtainer=self.obtainer, note=self._note, stop=threading.Event()).checkpoint
 
     def is_present(self, name: str, *, sha256: str | None = None) -> bool:
         """Tell whether verified weights are in some layer."""

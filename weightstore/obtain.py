@@ -186,7 +186,7 @@ class Obtainer:
             return obtained_from(located.hit)
         from weightstore.store.flight import flight  # start-up: not for a hit
 
-        candidates = self._candidates(wanted, located)
+        candidates = self.candidates(wanted, located)
         layout = self.writable()
         key = f"sha256-{located.digest.hex}" if located.digest is not None else f"source-{wanted.source.key}"
 
@@ -212,7 +212,13 @@ class Obtainer:
             # The lock goes with it: until the blob has its name, others wait for this flight.
             return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter)
 
-    def _candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
+    def candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
+        """Return the sources that may be asked for a missing blob, in order.
+
+        Raises:
+            NotPresent: there is none, as when we are offline.
+            UntrustedSource: it has no pin, and the configuration wants one.
+        """
         from weightstore.transfer.policy import route
 
         if self.config.trust == "pinned" and not wanted.pin.is_pinned and located.known_by != "ref":
@@ -312,7 +318,7 @@ class Obtainer:
         from weightstore.transfer.retry import RetryPolicy
 
         config = self.config
-        transports = self._the_transports()
+        transports = self.transports()
         pin = Pin.of(located.digest) if located.digest is not None else wanted.pin
         limits = Limits(
             exact_size=wanted.exact_size,
@@ -341,7 +347,8 @@ class Obtainer:
                 source=error.source, expected=error.expected, actual=error.actual, recorded=recorded
             ) from None
 
-    def _the_transports(self) -> Transports:
+    def transports(self) -> Transports:
+        """Return the transports of this process, made when first asked for."""
         if self._process != os.getpid():
             # Connections must not be shared with the process that forked us, nor a lock that it held.
             self._process, self._lock, self._transports = os.getpid(), threading.Lock(), None

@@ -35,6 +35,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Look": {
         "search": "Find weights by metric, size, task or licence.",
         "show": "Show everything known of weights.",
+        "inspect": "List the tensors of a checkpoint, without downloading it.",
         "ls": "List what is stored.",
         "why": "Explain where a name leads.",
     },

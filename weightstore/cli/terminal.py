@@ -36,3 +36,10 @@ def console(*, at_least: int = 0) -> Console:
     return Console(
         width=max(width(), at_least), height=25, color_system=None if is_plain() else "auto", highlight=False
     )
+
+
+def printable(text: str) -> str:
+    """Return text from a file that anybody may have written, with control characters as their escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

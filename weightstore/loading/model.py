@@ -37,7 +37,8 @@ def get_model(
         name: of a registered builder (``"resnet50"``; ours, TorchVision's or another package's), or the builder.
         weights: None for random weights; a member of the builder's weights enum, ours or TorchVision's; an entry's
             name (``"DEFAULT"``, ``"IMAGENET1K_V2"``); a full weights name (``"ResNet50_Weights.IMAGENET1K_V2"``); or
-            the path or URL of a state dict. A file that is the checkpoint of one of the enum's members is used as that one.
+            the path or URL of a state dict. A file that is the checkpoint of one of the enum's members is used as that
+            member.
         fast: whether to skip random initialisation, and to take the checkpoint's tensors (pages of the file, copied
             when first written to) as parameters. The model is the same, bit by bit; where skipping would make a
             difference, it is built the ordinary way.

@@ -43,6 +43,28 @@ class FileBody:
             self._fd = -1
 
 
+def open_file(source: Source) -> int:
+    """Return a read-only descriptor of the regular file that a ``file`` source names; the caller closes it.
+
+    Raises:
+        SourceNotFound, AccessDenied, RefusedResponse: there is none, or it may not be read.
+        SourceUnavailable: the file system fails.
+    """
+    name = source.display
+    try:
+        fd = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceNotFound(source=name, reason="no such file") from None
+    except PermissionError:
+        raise AccessDenied(source=name, reason="no permission to read it") from None
+    except OSError as error:
+        raise SourceUnavailable(source=name, reason=error.strerror or str(error)) from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise RefusedResponse(source=name, reason="not a regular file")
+    return fd
+
+
 class FileTransport:
     """Opens local files. The version of a file is its inode, size and modification time."""
 
@@ -52,19 +74,9 @@ class FileTransport:
     def open(
         self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None
     ) -> FileBody:
-        name = source.display
-        try:
-            fd = os.open(source.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
-            raise SourceNotFound(source=name, reason="no such file") from None
-        except PermissionError:
-            raise AccessDenied(source=name, reason="no permission to read it") from None
-        except OSError as error:
-            raise SourceUnavailable(source=name, reason=error.strerror or str(error)) from None
+        fd = open_file(source)
         try:
             found = os.fstat(fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise RefusedResponse(source=name, reason="not a regular file")
             current = Validator(etag=f'"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"')
             if start > found.st_size or (validator and validator != current):
                 start, end = 0, None
