@@ -24,6 +24,7 @@ from weightstore.obtain import Known, Obtainer, obtained_from
 from weightstore.records import Ref, Wanted
 from weightstore.source import Source, is_source, parse_source
 from weightstore.store.blobs import OpenBlob, list_blobs, open_verified
+from weightstore.store.derived import Vouched
 from weightstore.store.receipts import Receipts, identity_of
 from weightstore.transfer.progress import Meter, Silent
 
@@ -91,6 +92,7 @@ class Client:
         self._note = _once(note or _warn)
         self.catalogs = Catalogs(self.config.catalogs, note=self._note)
         self.receipts = Receipts(self.config.state)
+        self.vouched = Vouched(self.config.state)
         self.obtainer = Obtainer(self.config, self.receipts, note=self._note)
 
     # -- names --------------------------------------------------------------------------------------------------

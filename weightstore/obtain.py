@@ -124,6 +124,14 @@ class Obtainer:
         hit = find_blob(digest, layers, self.receipts, note=note) if digest is not None else None
         return Located(digest, known_by, hit)
 
+    def known_digest(self, wanted: Wanted) -> Digest | None:
+        """Return the digest that some weights have, by their pin or by what a layer recorded; opens no blob."""
+        return self._known_digest(wanted, self.layers(), self._note)[0]
+
+    def find(self, digest: Digest) -> Hit | None:
+        """Look for a blob by its digest in all layers, as :meth:`locate` does. The blob that is found is open."""
+        return find_blob(digest, self.layers(), self.receipts, note=self._note)
+
     def _known_digest(
         self, wanted: Wanted, layers: Sequence[Layer], note: Callable[[str], None]
     ) -> tuple[Digest | None, Known]:

@@ -25,6 +25,7 @@ Sharing = Literal["private", "group", "world"]
 SHARINGS: tuple[Sharing, ...] = ("private", "group", "world")
 Via = Literal["origin", "mirror"]
 VIAS: tuple[Via, ...] = ("origin", "mirror")
+FORMATS = ("safetensors",)
 
 _T = TypeVar("_T")
 _HOST = re.compile(r"[\x21-\x7e]{0,255}")
@@ -190,6 +191,49 @@ class Ref:
                 "size": self.size,
                 "seen_at": timestamp(self.seen_at),
                 "via": self.via,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A recorded claim: the blob ``digest`` holds the same tensors as the blob ``source``, in another format.
+
+    A claim and no more: whoever writes to a store can make it. It is believed by a user who made the blob, or has
+    compared the two.
+    """
+
+    source: Digest
+    digest: Digest
+    size: int
+    format: str
+    made_at: datetime
+
+    @classmethod
+    def parse(cls, data: bytes, *, place: str) -> Derived:
+        fields = Fields(data, what="record of a derived blob", place=place)
+        fields.take_version(1)
+        derived = cls(
+            source=fields.take_digest("source"),
+            digest=fields.take_digest("digest"),
+            size=fields.take_size("size"),
+            format=fields.take("format", str),
+            made_at=fields.take_time("made_at"),
+        )
+        fields.done()
+        if derived.format not in FORMATS:
+            raise fields.error(f"'format' is not one of {', '.join(FORMATS)}")
+        return derived
+
+    def encode(self) -> bytes:
+        return _encode(
+            {
+                "version": 1,
+                "source": str(self.source),
+                "digest": str(self.digest),
+                "size": self.size,
+                "format": self.format,
+                "made_at": timestamp(self.made_at),
             }
         )
 

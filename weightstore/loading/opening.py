@@ -109,7 +109,26 @@ def wants_of(weights: Any, client: Client) -> list[Wanted]:
 
 
 def open_wanted(wanted: Wanted, *, client: Client, meter: Meter | None = None) -> OpenWeights:
-    """Return one wanted blob, verified and open."""
+    """Return one wanted blob, verified and open; or what was made from it, if this user knows that to be the same."""
+    from weightstore.loading.conversion import converted_from, known_conversion
+
+    made = known_conversion(wanted, client)
+    if made is not None:
+        return made
+    opened = open_source(wanted, client, meter)
+    try:
+        made = converted_from(opened, client)
+    except BaseException:
+        opened.close()
+        raise
+    if made is None:
+        return opened
+    opened.close()
+    return made
+
+
+def open_source(wanted: Wanted, client: Client, meter: Meter | None = None) -> OpenWeights:
+    """Return one wanted blob itself, verified and open."""
     with client.open_blob(wanted, meter=meter) as blob:
         return OpenWeights(blob.detach(), wanted.name, blob.digest, blob.path, client.receipts)
 

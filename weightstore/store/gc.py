@@ -11,18 +11,19 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from weightstore.errors import InvalidRecord, StoreError
 from weightstore.store.blobs import list_blobs
+from weightstore.store.derived import list_derived
 from weightstore.store.owner import is_alive, is_gone
 from weightstore.store.parts import file_time, list_parts, owner_of
 from weightstore.store.receipts import Receipts, identity_of
 from weightstore.store.refs import list_refs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from weightstore.digest import Digest
@@ -56,12 +57,16 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What a store holds at one moment, by its own file system's clock."""
+    """What a store holds at one moment, by its own file system's clock.
+
+    ``derived_from`` tells of which blob another one is a conversion: what names the one keeps both.
+    """
 
     now: float
     files: tuple[File, ...]
     referenced: frozenset[Digest]
     refs_are_readable: bool = True
+    derived_from: Mapping[Digest, Digest] = field(default_factory=dict)
 
     @property
     def blob_bytes(self) -> int:
@@ -84,7 +89,8 @@ def take_inventory(layout: Layout, receipts: Receipts) -> Inventory:
     named = {ref.digest for ref in refs if not isinstance(ref, InvalidRecord)}
     # A ref that we cannot read, of a newer version perhaps, may name any blob.
     readable = not any(isinstance(ref, InvalidRecord) for ref in refs)
-    return Inventory(now, tuple(files), frozenset(named), readable)
+    derived_from = {one.digest: one.source for one in list_derived(layout)}
+    return Inventory(now, tuple(files), frozenset(named), readable, derived_from)
 
 
 def _file(kind: Kind, path: Path, found: os.stat_result, *, used_at: float | None = None) -> File:
@@ -167,7 +173,8 @@ def plan_removals(
 def _why_stray(file: File, inventory: Inventory, keep: frozenset[Digest], grace_s: float) -> str:
     age = inventory.now - file.written_at
     if file.kind == "blob":
-        unnamed = file.digest not in inventory.referenced and file.digest not in keep
+        digests = {file.digest, inventory.derived_from.get(file.digest) if file.digest else None}
+        unnamed = digests.isdisjoint(inventory.referenced) and digests.isdisjoint(keep)
         idle = inventory.now - max(file.used_at, file.written_at) >= grace_s
         return "no ref or lockfile names it" if unnamed and idle and inventory.refs_are_readable else ""
     if file.kind == "part":

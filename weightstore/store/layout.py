@@ -103,11 +103,18 @@ class Layout:
     def quarantine(self) -> Path:
         return self.root / "quarantine"
 
+    @functools.cached_property
+    def derived(self) -> Path:
+        return self.root / "derived"
+
     def blob(self, digest: Digest) -> Path:
         return self.blobs / digest.hex
 
     def ref(self, source: Source) -> Path:
         return self.refs / f"{source.key}.json"
+
+    def derived_record(self, source: Digest, kind: str) -> Path:
+        return self.derived / f"{source.hex}.{kind}.json"
 
     def lock(self, key: str) -> Path:
         return self.locks / f"{key}.lock"
@@ -237,6 +244,12 @@ def create_layout(root: Path, sharing: Sharing | None = None) -> Layout:
     return layout
 
 
+def make_derived_directory(layout: Layout) -> None:
+    """Make the directory of :class:`Derived` records, which most stores do without."""
+    with translated(layout.derived):
+        _make_directory(layout.derived, layout.modes.published)
+
+
 def _new_layout(root: Path, sharing: Sharing) -> Layout:
     layout = Layout(root, sharing)
     with translated(root):
@@ -262,7 +275,7 @@ def _make_directory(path: Path, mode: int) -> None:
         raise StoreError(place=str(path), reason="is in the way: a store needs a directory here")
 
 
-_INSIDE = frozenset({"blobs", "sha256", "refs", "tmp", "locks", "quarantine"})
+_INSIDE = frozenset({"blobs", "sha256", "refs", "tmp", "locks", "quarantine", "derived"})
 
 
 def _write_once(path: Path, data: bytes, *, durable: bool = False) -> None:
