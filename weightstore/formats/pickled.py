@@ -11,6 +11,7 @@ CPython's ``pickletools`` (protocols 0 to 5). A loop with the frequent ones in f
 
 from __future__ import annotations
 
+import codecs
 import pickletools
 import struct
 from collections.abc import Callable
@@ -366,6 +367,16 @@ def _string_line(text: str) -> str:
     return text.strip()[1:-1]  # a description of what Python 2 wrote: its escapes are left as they are
 
 
+def _unicode(machine: _Machine, position: int) -> int:
+    end = machine.data.find(b"\n", position)
+    if end < 0:
+        raise OutOfData("its pickle ends early")
+    value = codecs.raw_unicode_escape_decode(machine.data[position:end])[0]
+    value.encode()  # half of a surrogate pair can be escaped, and is no text: a ValueError
+    machine.stack.append(value)
+    return end + 1
+
+
 def _global(machine: _Machine, position: int) -> int:
     module, position = machine.line(position)
     name, position = machine.line(position)
@@ -516,7 +527,7 @@ _RARE: dict[int, _Handler] = {
         "LONG": _on_line(lambda text: int(text.removesuffix("L"))),
         "FLOAT": _on_line(float),
         "STRING": _on_line(_string_line),
-        "UNICODE": _on_line(str),
+        "UNICODE": _unicode,
         "SHORT_BINSTRING": _counted(1, _text_or_bytes),
         "BINSTRING": _counted(4, _text_or_bytes),
         "BINUNICODE8": _counted(8, _text),
