@@ -7,6 +7,7 @@ import random
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,7 @@ from weightstore.errors import (
     InvalidCheckpoint,
     NotPresent,
     RefusedResponse,
+    SizeMismatch,
     SourceNotFound,
     SourceUnavailable,
     UntrustedSource,
@@ -298,3 +300,13 @@ def test_a_redirect_is_followed_and_what_is_no_checkpoint_said(
         make_client().inspect(server.serve("/page", b"<html>" * 100, delay(0.01)))
     with pytest.raises(RefusedResponse):
         make_client().inspect(server.serve("/empty", b""))
+
+
+def test_a_size_that_is_known_is_compared(
+    server: HostileServer, make_client: Callable[..., Client], checkpoint: bytes
+) -> None:
+    client = make_client()
+    digest = hashlib.sha256(checkpoint).hexdigest()
+    wanted = replace(client.wanted(f"{server.serve('/x.pth', checkpoint)}#sha256={digest}"), size=len(checkpoint) - 1)
+    with pytest.raises(SizeMismatch):
+        inspect(wanted, obtainer=client.obtainer, note=print, stop=threading.Event())
