@@ -226,6 +226,7 @@ def test_a_view_of_a_storage_begins_inside_of_it():
     ("keys", "storages", "match"),
     [
         ([], b"", "list of storages"),
+        ([[]], b"", "list of storages"),
         (["3", "4"], counted(bytes(16), b""), "list of storages"),
         (["3", "3"], counted(bytes(16), bytes(16)), "list of storages"),
         (["3"], counted(bytes(12)), "3 elements"),

@@ -237,3 +237,53 @@ def test_a_tensor_reaches_beyond_its_storage(offset, shape, stride):
     else:
         with pytest.raises(InvalidCheckpoint, match=r"beyond its storage|stride"):
             read(data)
+
+
+LARGE_LIST = b"(" + b"N" * 200_000 + b"lq\0"
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        b"cbuiltins\nset\nq\1" + b"h\1h\0\x85R" * 200_000,
+        b"ctorch\nSize\nq\1" + b"h\1h\0\x85R" * 200_000,
+        b"ccollections\nOrderedDict\nq\1" + b"h\1h\0\x85R" * 200_000,
+        b"h\0" * 400_000,
+        b"(" + b"N" * 200_000 + b"tq\1" + b"cx\ny\nh\1}\x92" * 200_000,
+        b"(" + b"N" * 200_000 + b"tq\1" + b"cx\ny\nh\1\x81" * 200_000,
+        b"c_codecs\nencode\nq\1" + text("x" * 1_000_000) + b"q\2" + b"h\1h\2\x85R" * 200_000,
+        b"}(" + b"(" + b"N" * 100_000 + b"t" + b"K\1uq\1" + b"h\1" * 400_000,
+    ],
+    ids=["set", "size", "ordered", "list", "newobj_ex", "newobj", "encode", "key"],
+)
+def test_what_is_shared_is_neither_copied_nor_looked_at_for_ever(again):
+    data = archive(b"(" + LARGE_LIST + again + b"l.")
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "from tests.formats.conftest import read\n"
+        "from weightstore.errors import InvalidCheckpoint\n"
+        "try: read(sys.stdin.buffer.read())\n"
+        "except InvalidCheckpoint: pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("code", [b")\x81", b")R", b"}\x92"], ids=["newobj", "reduce", "newobj_ex"])
+def test_a_long_chain_of_calls_ends_well(code):
+    code = b")}\x92" if code == b"}\x92" else code
+    read_or_refused(archive(b"cx\ny\n" + code * 500_000 + b"."))
+
+
+def test_a_tensor_subclass_of_a_subclass_does_not_recurse_for_ever():
+    nested = b"ctorch._tensor\n_rebuild_from_type_v2\nq\0)" + b"q\1(h\0h\0h\1Nt" * 200_000 + b"\x85"
+    read_or_refused(archive(nested + b"h\0h\1R."))
+
+
+def test_old_dictionaries_come_as_pairs():
+    # As Python 2 pickled an OrderedDict.
+    pairs = b"](](" + text("w") + tensor() + b"ee"
+    found = read(archive(b"ccollections\nOrderedDict\n" + pairs + b"\x85R.", {"0": bytes(16)}))
+    assert [one.name for one in found.tensors] == ["w"]
+    assert found.is_flat

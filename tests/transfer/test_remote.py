@@ -307,6 +307,10 @@ def test_a_size_that_is_known_is_compared(
 ) -> None:
     client = make_client()
     digest = hashlib.sha256(checkpoint).hexdigest()
-    wanted = replace(client.wanted(f"{server.serve('/x.pth', checkpoint)}#sha256={digest}"), size=len(checkpoint) - 1)
+    wanted = replace(
+        client.wanted(f"{server.serve('/x.pth', checkpoint)}#sha256={digest}"),
+        size=len(checkpoint) - 1,
+        size_is_exact=True,
+    )
     with pytest.raises(SizeMismatch):
         inspect(wanted, obtainer=client.obtainer, note=print, stop=threading.Event())

@@ -109,7 +109,9 @@ def _summary(tensors: Sequence[TensorInfo], found: Inspection) -> str:
 def _tell(found: Inspection, settings: Settings) -> None:
     checkpoint = found.checkpoint
     if checkpoint.others:
-        settings.note(f"besides tensors it holds {_listed(checkpoint.others)}")
+        # By first key: an optimizer's settings alone are dozens.
+        names = list(dict.fromkeys(name.partition(".")[0] for name in checkpoint.others))
+        settings.note(f"besides tensors it holds {_listed(names)}")
     if found.received:
         settings.note(
             f"{units.size(found.received)} of {units.size(found.size)} were read from {found.place}; "

@@ -97,7 +97,9 @@ def _offsets(
     data: RandomAccess, position: int, keys: object, stored: dict[str, Stored], byteorder: Literal["little", "big"]
 ) -> dict[str, int]:
     """Return where each storage begins: they follow in the order of ``keys``, each after its number of elements."""
-    if not isinstance(keys, list) or {str(key) for key in keys} != set(stored) or len(keys) != len(stored):
+    if not isinstance(keys, list) or any(type(key) not in (str, int) for key in keys):
+        raise Malformed("its list of storages is damaged")
+    if {str(key) for key in keys} != set(stored) or len(keys) != len(stored):
         raise Malformed("its list of storages is not that of its tensors")
     offsets: dict[str, int] = {}
     for key in keys:
