@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import pickle
+import pickletools
+import re
 import struct
 import subprocess
 import sys
@@ -14,7 +17,7 @@ import pytest
 
 from tests.formats.conftest import archive, read, tensor, text
 from weightstore.errors import InvalidCheckpoint
-from weightstore.formats import legacy
+from weightstore.formats import legacy, opcodes, pickled
 
 
 class Runs:
@@ -287,3 +290,21 @@ def test_old_dictionaries_come_as_pairs():
     found = read(archive(b"ccollections\nOrderedDict\n" + pairs + b"\x85R.", {"0": bytes(16)}))
     assert [one.name for one in found.tensors] == ["w"]
     assert found.is_flat
+
+
+# Of what no pickle in a file can hold: bytes that are given beside it.
+BESIDE = {"NEXT_BUFFER", "READONLY_BUFFER"}
+
+
+def test_every_opcode_is_known():
+    machine = inspect.getsource(pickled.Machine.run)
+    frequent = {int(code, 16): name for code, name in re.findall(r"code == (0x\w+):  # (\w+)", machine)}
+    rare = dict.fromkeys(opcodes.RARE, "")
+    assert len(frequent) > 15
+    for code in pickletools.opcodes:
+        number = ord(code.code)
+        assert (number in frequent) + (number in rare) == (code.name not in BESIDE), code.name
+        assert frequent.get(number, code.name) == code.name
+    source = inspect.getsource(opcodes)
+    named = {int(code, 16): name for code, name in re.findall(r"^    (0x\w+): .*  # (\w+)$", source, re.MULTILINE)}
+    assert named == {ord(code.code): code.name for code in pickletools.opcodes if ord(code.code) in rare}

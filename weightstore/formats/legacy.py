@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from weightstore.formats.access import Malformed, read_exactly
 from weightstore.formats.checkpoint import Checkpoint, Storage
 from weightstore.formats.dtypes import size_of
-from weightstore.formats.pickled import MAX_BYTES, Global, OutOfData, interpret
+from weightstore.formats.inert import OutOfData
+from weightstore.formats.pickled import MAX_BYTES, interpret
 from weightstore.formats.rebuild import Stored, read_storage_id, resolve
 from weightstore.formats.tree import Collected, is_flat, metadata_of
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weightstore.formats.access import RandomAccess
+    from weightstore.formats.inert import Global
 
 # The pickle of the magic number 0x1950a86a20f9469cfc6c, in protocol 2.
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."

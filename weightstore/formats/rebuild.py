@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightstore.formats.access import Malformed
 from weightstore.formats.dtypes import BITS, STORAGES, size_of
-from weightstore.formats.pickled import Global, Group, Opaque, Ordered, put_items
+from weightstore.formats.inert import Global, Group, Opaque, Ordered, put_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable

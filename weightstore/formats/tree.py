@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weightstore.formats.access import Malformed
 from weightstore.formats.checkpoint import Storage, TensorInfo
 from weightstore.formats.dtypes import BITS, size_of
-from weightstore.formats.pickled import Global, Key, Opaque, Ordered
+from weightstore.formats.inert import Global, Key, Opaque, Ordered
 from weightstore.formats.rebuild import Rebuilt
 
 if TYPE_CHECKING:
