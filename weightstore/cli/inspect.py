@@ -56,8 +56,9 @@ def command(settings: Settings, *, name: str, keys: str | None, sort: str | None
     if settings.json:
         settings.print_json(_as_json(wanted.name, found, shown))
         return
-    _print(shown, found)
-    if not shown:
+    if shown:
+        _print(shown, found)
+    else:
         settings.say("no tensor matches" if found.checkpoint.tensors else "it holds no tensor")
     _tell(found, settings)
 
@@ -86,7 +87,7 @@ def _print(tensors: Sequence[TensorInfo], found: Inspection) -> None:
         ]
         for one in tensors
     ]
-    print_table(columns, rows, total=_summary(tensors, found) if rows else "")
+    print_table(columns, rows, total=_summary(tensors, found))
 
 
 def _summary(tensors: Sequence[TensorInfo], found: Inspection) -> str:
@@ -108,7 +109,9 @@ def _summary(tensors: Sequence[TensorInfo], found: Inspection) -> str:
 def _tell(found: Inspection, settings: Settings) -> None:
     checkpoint = found.checkpoint
     if checkpoint.others:
-        settings.note(f"besides tensors it holds {_listed(checkpoint.others)}")
+        # By first key: an optimizer's settings alone are dozens.
+        names = list(dict.fromkeys(name.partition(".")[0] for name in checkpoint.others))
+        settings.note(f"besides tensors it holds {_listed(names)}")
     if found.received:
         settings.note(
             f"{units.size(found.received)} of {units.size(found.size)} were read from {found.place}; "

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from weightstore.formats.access import Malformed, read_exactly
 from weightstore.formats.checkpoint import Checkpoint, Storage
 from weightstore.formats.dtypes import size_of
-from weightstore.formats.pickled import MAX_BYTES, Global, OutOfData, interpret
+from weightstore.formats.inert import OutOfData
+from weightstore.formats.pickled import MAX_BYTES, interpret
 from weightstore.formats.rebuild import Stored, read_storage_id, resolve
 from weightstore.formats.tree import Collected, is_flat, metadata_of
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weightstore.formats.access import RandomAccess
+    from weightstore.formats.inert import Global
 
 # The pickle of the magic number 0x1950a86a20f9469cfc6c, in protocol 2.
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -97,7 +99,9 @@ def _offsets(
     data: RandomAccess, position: int, keys: object, stored: dict[str, Stored], byteorder: Literal["little", "big"]
 ) -> dict[str, int]:
     """Return where each storage begins: they follow in the order of ``keys``, each after its number of elements."""
-    if not isinstance(keys, list) or {str(key) for key in keys} != set(stored) or len(keys) != len(stored):
+    if not isinstance(keys, list) or any(type(key) not in (str, int) for key in keys):
+        raise Malformed("its list of storages is damaged")
+    if {str(key) for key in keys} != set(stored) or len(keys) != len(stored):
         raise Malformed("its list of storages is not that of its tensors")
     offsets: dict[str, int] = {}
     for key in keys:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from weightstore.formats.access import Malformed
 from weightstore.formats.dtypes import BITS, STORAGES, size_of
-from weightstore.formats.pickled import Global, Group, Opaque, Ordered, put_items
+from weightstore.formats.inert import Global, Group, Opaque, Ordered, put_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LARGEST = 1 << 60
 _MOST_DIMENSIONS = 128
+_MOST_FLAGS = 8
 
 
 @dataclass(slots=True)
@@ -71,7 +72,12 @@ def read_storage_id(value: object) -> object:
     if not view or view[0] is None:
         return Stored(key, key, dtype, nbytes, nbytes)
     view_key, start, view_numel = view[0]
-    if type(start) is not int or type(view_numel) is not int or not 0 <= start <= start + view_numel <= numel:
+    if (
+        type(view_key) not in (str, int)
+        or type(start) is not int
+        or type(view_numel) is not int
+        or not 0 <= start <= start + view_numel <= numel
+    ):
         raise Malformed("a view of a storage lies outside of it")
     return Stored(
         str(view_key), key, dtype, size_of(dtype, view_numel), nbytes, start * size_of(dtype, 1) if start else 0
@@ -82,15 +88,15 @@ def read_storage_id(value: object) -> object:
 
 
 def _sizes(value: object) -> tuple[int, ...]:
+    if not isinstance(value, (tuple, list)):
+        raise Malformed("a tensor of its pickle has no shape")
+    if len(value) > _MOST_DIMENSIONS:
+        raise Malformed("a tensor of its pickle has too many dimensions")
     if type(value) is not tuple:
-        if not isinstance(value, (tuple, list)):
-            raise Malformed("a tensor of its pickle has no shape")
         value = tuple(value)
     for size in value:
         if type(size) is not int or not 0 <= size < _LARGEST:
             raise Malformed("a tensor of its pickle has a size or stride that is none")
-    if len(value) > _MOST_DIMENSIONS:
-        raise Malformed("a tensor of its pickle has too many dimensions")
     return value
 
 
@@ -108,7 +114,7 @@ def _rebuilt(stored: object, offset: object, shape: object, stride: object, *, d
 def _flags(metadata: object) -> tuple[str, ...]:
     if not metadata:
         return ()
-    if not isinstance(metadata, dict):
+    if not isinstance(metadata, dict) or len(metadata) > _MOST_FLAGS:
         raise Malformed("a tensor of its pickle has metadata that are none")
     return tuple(sorted(str(name) for name, value in metadata.items() if type(name) is str and value))
 
@@ -168,7 +174,8 @@ def _device_tensor(args: tuple[Any, ...]) -> object:
 
 def _from_type(args: tuple[Any, ...]) -> object:
     function, kind, inner, state = args
-    if type(function) is Global and function.call is not None and type(inner) is tuple:
+    is_known = type(function) is Global and function.call not in (None, _from_type)
+    if is_known and type(inner) is tuple:
         made = function.call(inner)
         if type(made) is Rebuilt and type(kind) is Global and not kind.is_foreign:
             return made
@@ -181,28 +188,37 @@ def _from_type(args: tuple[Any, ...]) -> object:
 # -- Python's ---------------------------------------------------------------------------------------------------------
 
 
-def _ordered(args: tuple[Any, ...]) -> Ordered:
+# Whoever makes a container of another one takes its content or keeps it as it is: a pickle that makes thousands of one
+# large list, which costs it a few bytes for each, would otherwise fill the memory.
+
+
+def _ordered(args: tuple[Any, ...]) -> object:
     made = Ordered()
-    if args:
-        (content,) = args
-        pairs = content.items() if isinstance(content, dict) else content
-        put_items(made, [part for key, value in pairs for part in (key, value)])
+    if not args:
+        return made
+    (content,) = args
+    if not isinstance(content, (list, dict)):
+        return Opaque(None, args)
+    pairs = content.items() if isinstance(content, dict) else content
+    flat = [part for key, value in pairs for part in (key, value)]
+    content.clear()
+    put_items(made, flat)
     return made
 
 
-def _group(args: tuple[Any, ...]) -> Group:
-    (members,) = args or ((),)
-    return Group(members)
+def _group(args: tuple[Any, ...]) -> object:
+    (members,) = args or (Group(),)
+    return members
 
 
-def _size(args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _size(args: tuple[Any, ...]) -> object:
     (sizes,) = args or ((),)
-    return tuple(sizes)
+    return sizes
 
 
-def _encoded(args: tuple[Any, ...]) -> bytes:
+def _encoded(args: tuple[Any, ...]) -> object:
     # How protocols before 3 write bytes, as text of which each character is one. Of no use here but its presence.
-    return str(args[0]).encode("utf-8", "replace") if type(args[0]) is str else b""
+    return args[0]
 
 
 def _opaque_bytes(args: tuple[Any, ...]) -> bytes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weightstore.formats.access import Malformed
 from weightstore.formats.checkpoint import Storage, TensorInfo
 from weightstore.formats.dtypes import BITS, size_of
-from weightstore.formats.pickled import Global, Key, Opaque, Ordered
+from weightstore.formats.inert import Global, Key, Opaque, Ordered
 from weightstore.formats.rebuild import Rebuilt
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_VALUES = 500_000
 MAX_DEPTH = 100
+_MAX_LOOKED_AT = 10_000_000
+_LONGEST_KEY = 100
 _MAX_PATH = 64 << 20
 _MAX_BYTES = 1 << 62
 _NO_STORAGE = Storage("", "uint8", 0, None)
@@ -30,6 +32,7 @@ class Collected:
         self.others: list[str] = []
         self._place_of = place_of
         self._values = 0
+        self._looked_at = 0
         self._characters = 0
         self._around: set[int] = set()
 
@@ -49,6 +52,10 @@ class Collected:
         if type(value) is Rebuilt:
             self.tensors.append(self._tensor(value, name, path))
             return
+        # A list that is shared is looked through wherever it is met.
+        self._looked_at += _length(value)
+        if self._looked_at > _MAX_LOOKED_AT:
+            raise Malformed("it has more values, or longer names, than can be listed")
         children = list(_children(value))
         if not children or id(value) in self._around:  # a container in itself is listed, and not entered again
             self.others.append(name)
@@ -126,7 +133,7 @@ def _text(key: object) -> str:
         value = key.value
         if isinstance(value, Opaque):
             value = value.function
-        if isinstance(value, tuple) and all(one is None or isinstance(one, (str, int, float)) for one in value):
+        if isinstance(value, tuple) and len(value) <= _LONGEST_KEY and all(map(_is_short, value)):
             return f"({', '.join(map(_text, value))})"
         return f"<{value}>" if isinstance(value, Global) else f"<{type(value).__name__}>"
     if isinstance(key, bytes):
@@ -134,6 +141,10 @@ def _text(key: object) -> str:
     if isinstance(key, int) and abs(key) >= 1 << 60:  # as text it may have as many digits as the file has bytes
         return "<int>"
     return str(key)
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, (bool, float, int)) or (type(value) is str and len(value) <= _LONGEST_KEY)
 
 
 def _children(value: object) -> Iterator[tuple[str, Any]]:
@@ -161,6 +172,12 @@ def _parts(value: Opaque) -> Iterator[tuple[str, Any]]:
         yield str(index), child
     for key, child in value.items.items():
         yield _text(key), child
+
+
+def _length(value: object) -> int:
+    if isinstance(value, Opaque):
+        return len(value.args) + len(value.elements) + len(value.items)
+    return len(value) if isinstance(value, (dict, list, tuple)) else 0
 
 
 def _may_hold_more(value: object) -> bool:

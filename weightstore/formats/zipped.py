@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Literal
 from weightstore.formats.access import Malformed
 from weightstore.formats.archive import offset_of, read_directory, read_record
 from weightstore.formats.checkpoint import Checkpoint, Format, Storage
-from weightstore.formats.pickled import MAX_BYTES, Global, interpret
+from weightstore.formats.pickled import MAX_BYTES, interpret
 from weightstore.formats.rebuild import read_storage_id, resolve
 from weightstore.formats.tree import Collected, is_flat, metadata_of
 
 if TYPE_CHECKING:
     from weightstore.formats.access import RandomAccess
     from weightstore.formats.archive import Record
+    from weightstore.formats.inert import Global
     from weightstore.formats.rebuild import Stored
 
 
