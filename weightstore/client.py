@@ -13,7 +13,8 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO
+from enum import Enum
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
 from weightstore.catalog.names import resolve
 from weightstore.catalog.registry import Catalogs
@@ -39,6 +40,19 @@ if TYPE_CHECKING:
     from weightstore.store.layers import Layer
 
 Note = Callable[[str], None]
+
+
+@runtime_checkable
+class HasWants(Protocol):
+    """What knows by itself what is to be fetched for it: a member of a weights enum."""
+
+    def wants(self) -> list[Wanted]:
+        """Return one file, or every shard."""
+        ...
+
+
+Name: TypeAlias = "str | Wanted | HasWants | Enum"
+"""A weights name, a URL or a path; or a member of a weights enum, ours or TorchVision's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,25 +130,33 @@ class Client:
                 raise
             raise UnknownName(name=error.name, hint=f"no catalog knows it. For the file write ./{error.name}") from None
 
-    def wanted(self, name: str, *, sha256: str | None = None) -> Wanted:
+    def wanted(self, name: Name, *, sha256: str | None = None) -> Wanted:
         """Return what one weights name, URL or path asks for. A glob must mean exactly one.
 
         Args:
-            name: a weights name, a URL or a path (``/…``, ``./…``), with an optional ``#sha256=<hex>``.
+            name: a weights name, a URL or a path (``/…``, ``./…``), with an optional ``#sha256=<hex>``; or a member of
+                a weights enum, ours or TorchVision's.
             sha256: the digest, or its first 8 or more digits, where the caller knows it.
 
         Raises:
             UnknownName, InvalidSource, InvalidDigest: the name, the source or the digest cannot be used.
             Drift: ``sha256`` contradicts what the name says.
         """
-        found = self._wanted(name)
+        found = self.wants(name)
         if len(found) != 1:
             raise InvalidInput(f"{name!r} means {len(found)} weights, and exactly one is needed")
         return _pinned(found[0], sha256)
 
-    def _wanted(self, name: str) -> list[Wanted]:
+    def wants(self, name: Name) -> list[Wanted]:
+        """Return all that some weights ask for: one file, or every shard. Errors as for :meth:`wanted`."""
+        if isinstance(name, Wanted):
+            return [name]
+        if isinstance(name, Enum) and not isinstance(name, HasWants):
+            return [replace(one, name=str(name)) for one in self.wants(_url_of(name))]
+        if not isinstance(name, str):
+            return name.wants()
         if not is_source(name):
-            return [entry.wanted() for entry in self.entries([name])]
+            return [wanted for entry in self.entries([name]) for wanted in entry.wants()]
         source, pin = parse_source(name)
         known = self.entry_of(source)
         if known is None:
@@ -162,7 +184,7 @@ class Client:
 
     def gather(
         self,
-        names: Iterable[str] = (),
+        names: Iterable[Name] = (),
         *,
         task: str | None = None,
         everything: bool = False,
@@ -176,13 +198,14 @@ class Client:
             Drift: the lockfile and the catalog disagree.
         """
         names = list(names)
-        weights = [name for name in names if not is_source(name)]
+        weights = [name for name in names if isinstance(name, str) and not is_source(name)]
         wanted: list[Wanted] = []
         if weights or task is not None or everything:
-            wanted += [entry.wanted() for entry in self.entries(weights, task=task, everything=everything)]
+            found = self.entries(weights, task=task, everything=everything)
+            wanted += [one for entry in found for one in entry.wants()]
         for name in names:
-            if is_source(name):
-                wanted += self._wanted(name)
+            if not isinstance(name, str) or is_source(name):
+                wanted += self.wants(name)
         if sha256 is not None:
             if len(wanted) != 1:
                 raise InvalidInput(f"--sha256 is the digest of one file, and {len(wanted)} are asked for")
@@ -215,7 +238,7 @@ class Client:
 
     # -- bytes --------------------------------------------------------------------------------------------------
 
-    def path(self, name: str, *, sha256: str | None = None, fetch: bool = True, meter: Meter | None = None) -> Path:
+    def path(self, name: Name, *, sha256: str | None = None, fetch: bool = True, meter: Meter | None = None) -> Path:
         """Return the path of verified weights; they are fetched first where no layer has them.
 
         A hit opens no socket, takes no lock and writes nothing in the store. The file is read-only and named by its
@@ -236,7 +259,9 @@ class Client:
         """
         return self._obtain(self.wanted(name, sha256=sha256), fetch=fetch, meter=meter).path
 
-    def open(self, name: str, *, sha256: str | None = None, fetch: bool = True, meter: Meter | None = None) -> BinaryIO:
+    def open(
+        self, name: Name, *, sha256: str | None = None, fetch: bool = True, meter: Meter | None = None
+    ) -> BinaryIO:
         """Return verified weights open for reading, at their start: the very file that was verified.
 
         Whoever swaps the file afterwards changes nothing for the holder. Arguments and errors as for :meth:`path`.
@@ -263,7 +288,7 @@ class Client:
             raise self.obtainer.not_present(wanted, located)
         return self.obtainer.obtain(wanted, meter=meter or Silent(), stop=threading.Event())
 
-    def inspect(self, name: str, *, sha256: str | None = None) -> Checkpoint:
+    def inspect(self, name: Name, *, sha256: str | None = None) -> Checkpoint:
         """Return what a checkpoint holds: names, shapes, types and places of its tensors. Needs no torch.
 
         What a store has is read there, verified, and a local path where it is. Anything else is looked into where it
@@ -285,7 +310,7 @@ class Client:
         wanted = self.wanted(name, sha256=sha256)
         return inspect(wanted, obtainer=self.obtainer, note=self._note, stop=threading.Event()).checkpoint
 
-    def is_present(self, name: str, *, sha256: str | None = None) -> bool:
+    def is_present(self, name: Name, *, sha256: str | None = None) -> bool:
         """Tell whether verified weights are in some layer."""
         hit = self.obtainer.locate(self.wanted(name, sha256=sha256)).hit
         if hit is not None:
@@ -300,7 +325,7 @@ class Client:
 
     def prefetch(
         self,
-        names: Iterable[str] = (),
+        names: Iterable[Name] = (),
         *,
         task: str | None = None,
         everything: bool = False,
@@ -374,7 +399,7 @@ class Client:
             found.append(Stored(digest, stat.st_size, layer.name, layer.layout.blob(digest), used, mine, called))
         return found
 
-    def why(self, name: str, *, sha256: str | None = None) -> Explanation:
+    def why(self, name: Name, *, sha256: str | None = None) -> Explanation:
         """Explain where a name leads: each place asked, in order, and what it answered. Opens no socket."""
         from weightstore.transfer.policy import route
 
@@ -428,6 +453,13 @@ def _pinned(wanted: Wanted, sha256: str | None) -> Wanted:
 
 def _is_source_name(wanted: Wanted) -> bool:
     return wanted.name == wanted.source.display
+
+
+def _url_of(member: Enum) -> str:
+    url = getattr(member.value, "url", None)
+    if not isinstance(url, str):
+        raise InvalidInput(f"{member!r} is no weights: it has no URL")
+    return url
 
 
 def _is_file(name: str) -> bool:

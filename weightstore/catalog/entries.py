@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from weightstore.digest import Pin
@@ -30,6 +30,7 @@ class Entry:
         builder: name of the function that builds the model; empty where there is none.
         task: for example ``classification``.
         source: where the bytes come from; ``alternatives`` are further places of the same bytes.
+        shards: the further files of a checkpoint in several files, each with the digest in its fragment or name.
         pin: what is known of the digest.
         size: bytes; ``size_is_exact`` tells whether it was counted or is a rounded declaration.
         metrics: by data set, then by metric, as published: accuracies and mean average precisions in percent, the
@@ -52,6 +53,7 @@ class Entry:
     size: int | None = None
     size_is_exact: bool = False
     alternatives: tuple[Source, ...] = ()
+    shards: tuple[str, ...] = ()
     licence: str | None = None
     licence_url: str | None = None
     recipe: str | None = None
@@ -96,6 +98,28 @@ class Entry:
             alternatives=self.alternatives,
             qualified_name=self.qualified_name,
         )
+
+    def wants(self) -> list[Wanted]:
+        """Return what is to be fetched: one file, or every shard, each called by the entry's name and its number."""
+        first = self.wanted()
+        if not self.shards:
+            return [first]
+        count = 1 + len(self.shards)
+        shards = [parse_source(shard) for shard in self.shards]
+        return [
+            replace(
+                first, name=f"{first.name}[1/{count}]", qualified_name=f"{first.qualified_name}[1/{count}]", size=None
+            ),
+            *(
+                Wanted(
+                    f"{self.name}[{number}/{count}]",
+                    source,
+                    pin,
+                    qualified_name=f"{self.qualified_name}[{number}/{count}]",
+                )
+                for number, (source, pin) in enumerate(shards, start=2)
+            ),
+        ]
 
 
 def is_error(metric: str) -> bool:
@@ -159,6 +183,10 @@ class Catalog:
     def members(self, enum: str) -> Iterator[str]:
         """Yield the names of an enum's members, in the order of definition."""
         return iter(self._enums[enum]["entries"])
+
+    def aliases(self, enum: str) -> Mapping[str, str]:
+        """Return the second names of an enum's members, each with the true one; DEFAULT is not among them."""
+        return self._enums[enum].get("aliases", _EMPTY)  # type: ignore[no-any-return]
 
     def member_name(self, enum: str, member: str) -> str | None:
         """Return the true name of a member: DEFAULT and aliases resolved; None where there is no such member."""
@@ -225,6 +253,7 @@ class Catalog:
             size=_count(values, "size"),
             size_is_exact=values.get("size_exact", False) is True,
             alternatives=tuple(Source.parse(_text(one)) for one in _field(values, "alternatives", list) or ()),
+            shards=tuple(_text(one) for one in _checked(_field(values, "shards", list) or [])),
             licence=_field(values, "licence", str),
             licence_url=_field(values, "licence_url", str),
             recipe=_field(values, "recipe", str),
@@ -247,6 +276,12 @@ def _field(values: Mapping[str, Any], name: str, kind: type) -> Any:
     if value is not None and type(value) is not kind:
         raise TypeError(f"{name!r} is not {kind.__name__}")
     return value
+
+
+def _checked(sources: list[Any]) -> list[Any]:
+    for source in sources:
+        parse_source(_text(source))
+    return sources
 
 
 def _text(value: object) -> str:

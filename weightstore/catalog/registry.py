@@ -7,6 +7,7 @@ may need torch and its catalog does not.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 GROUP = "weightstore.catalogs"
 _LIMIT = 64 << 20
 _BUILT_IN = Path(__file__).parent / "torchvision.json"
+
+
+@functools.cache
+def built_in() -> Catalog:
+    """Return the catalog of TorchVision's weights that comes with this package."""
+    return read_catalog(_BUILT_IN)
 
 
 def read_catalog(path: Path) -> Catalog:
@@ -69,9 +76,9 @@ class Catalogs:
             near = {catalog.namespace: catalog for catalog in named}
             if len(near) != len(named):
                 raise InvalidConfig("catalogs: two files have one namespace")
-            built_in = read_catalog(_BUILT_IN)
+            ours = built_in()
             # A file may stand in for the built-in catalog, as that of another TorchVision.
-            self._near = list((near | {built_in.namespace: near.get(built_in.namespace, built_in)}).values())
+            self._near = list((near | {ours.namespace: near.get(ours.namespace, ours)}).values())
         return self._near
 
     def all(self) -> list[Catalog]:

@@ -19,7 +19,7 @@ from weightstore.digest import Digest
 from weightstore.errors import InvalidCheckpoint, InvalidInput, WeightStoreError
 from weightstore.formats.checkpoint import Storage, TensorInfo
 from weightstore.formats.writing import is_writable, plan_safetensors
-from weightstore.loading.opening import OpenWeights, open_source, wants_of
+from weightstore.loading.opening import OpenWeights, open_source
 from weightstore.loading.state_dict import VERSIONS_KEY, Loading
 from weightstore.records import Derived
 from weightstore.store.derived import read_derived, write_derived
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from weightstore.client import Client
+    from weightstore.client import Client, Name
     from weightstore.formats.checkpoint import Checkpoint
     from weightstore.records import Wanted
     from weightstore.transfer.progress import Meter
@@ -55,7 +55,7 @@ class Conversion:
     is_new: bool
 
 
-def convert(weights: object, *, client: Client, meter: Meter | None = None) -> list[Conversion]:
+def convert(weights: Name, *, client: Client, meter: Meter | None = None) -> list[Conversion]:
     """Make safetensors files of some weights, which are fetched first where no store has them; one for each shard.
 
     From then on they are loaded in the place of what they were made from. What was already made is made no second time.
@@ -66,7 +66,7 @@ def convert(weights: object, *, client: Client, meter: Meter | None = None) -> l
         MissingDependency: the tensors do not lie in one piece each, and torch is not here to straighten them.
         WeightStoreError: as for :meth:`Client.path`, and where the store cannot be written.
     """
-    return [_convert_one(wanted, client, meter) for wanted in wants_of(weights, client)]
+    return [_convert_one(wanted, client, meter) for wanted in client.wants(weights)]
 
 
 def _convert_one(wanted: Wanted, client: Client, meter: Meter | None) -> Conversion:

@@ -92,7 +92,7 @@ def get_model(
 def _builder_of(name: str | Builder) -> Builder:
     if not isinstance(name, str):
         return name
-    from weightstore.weights.registry import get_model_builder
+    from weightstore.weights.names import get_model_builder
 
     return get_model_builder(name)
 

@@ -6,7 +6,7 @@ import functools
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from weightstore.digest import Digest
 from weightstore.errors import DigestMismatch, SourceNotFound, StoreError
@@ -98,14 +98,8 @@ def open_weights(weights: object, *, client: Client, meter: Meter | None = None)
             text = f"./{text}"
         yield _open_local(text, client.receipts)
         return
-    for wanted in wants_of(weights, client):
+    for wanted in client.wants(weights):  # type: ignore[arg-type]  # it says what is wrong with other things
         yield open_wanted(wanted, client=client, meter=meter)
-
-
-def wants_of(weights: Any, client: Client) -> list[Wanted]:
-    """Return what some weights ask for: one file, or every shard."""
-    wants = getattr(weights, "wants", None)  # a member of one of our enums knows its shards
-    return list(wants()) if callable(wants) else [client.wanted(weights)]
 
 
 def open_wanted(wanted: Wanted, *, client: Client, meter: Meter | None = None) -> OpenWeights:

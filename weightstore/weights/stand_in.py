@@ -1,0 +1,83 @@
+"""Our classes in the place of ``torchvision.models._api`` and ``torchvision.models._utils``.
+
+After :func:`install`, TorchVision's own builders and enums are made of our classes:
+``torchvision.models.ResNet50_Weights`` is a :class:`WeightsEnum`, whose state dicts come from the store.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from types import ModuleType
+from typing import Any
+
+from weightstore.errors import InvalidInput
+from weightstore.weights import legacy
+from weightstore.weights.entry import Weights
+from weightstore.weights.enum import WeightsEnum
+from weightstore.weights.registry import Models, enum_of
+
+_PACKAGE = "torchvision.models"
+
+
+def install() -> None:
+    """Put our modules where TorchVision looks for its own. Once done, doing it again changes nothing.
+
+    Raises:
+        InvalidInput: TorchVision's models are imported already, with its own classes.
+    """
+    present = sys.modules.get(f"{_PACKAGE}._api")
+    if present is not None:
+        if getattr(present, "WeightsEnum", None) is WeightsEnum:
+            return
+        raise InvalidInput(f"{_PACKAGE} is imported already: install the stand-in before anything imports torchvision")
+    for name, contents in (("_api", _api()), ("_utils", _utils())):
+        module = ModuleType(f"{_PACKAGE}.{name}", f"weightstore's stand-in for {_PACKAGE}.{name}")
+        module.__dict__.update(contents)
+        sys.modules[module.__name__] = module
+
+
+def _api() -> dict[str, Any]:
+    models = Models()
+    names = ("register_model", "get_model_builder", "get_model", "get_model_weights", "list_models")
+    public = {name: getattr(models, name) for name in names}
+    public |= {"Weights": Weights, "WeightsEnum": WeightsEnum, "get_weight": _get_weight}
+    # What imports a module by hand looks for the public ones, and TorchVision's own code for the rest.
+    return public | {"__all__": sorted(public), "BUILTIN_MODELS": models.builders, "_get_enum_from_fn": enum_of}
+
+
+def _utils() -> dict[str, Any]:
+    from weightstore.loading.layers import IntermediateLayerGetter, make_divisible  # torch, which TorchVision imports
+
+    return {
+        "IntermediateLayerGetter": IntermediateLayerGetter,
+        "_make_divisible": make_divisible,
+        "_ModelURLs": legacy.ModelURLs,
+        "_ovewrite_named_param": legacy.overwrite_named_param,  # spelt so upstream
+        "_ovewrite_value_param": legacy.overwrite_value_param,
+        "handle_legacy_interface": legacy.handle_legacy_interface,
+        "kwonly_to_pos_or_kw": legacy.kwonly_to_pos_or_kw,
+    }
+
+
+def _get_weight(name: str) -> WeightsEnum:
+    """Return weights by their full name, among TorchVision's own enums.
+
+    Raises:
+        ValueError: it is no full name, or there is no such enum.
+        KeyError: the enum has no such member.
+    """
+    enum_name, dot, member = name.partition(".")
+    if not dot or "." in member:
+        raise ValueError(f"Invalid weight name provided: '{name}'.")
+    package = importlib.import_module(_PACKAGE)
+    packages = [one for _, one in inspect.getmembers(package, inspect.ismodule) if hasattr(one, "__path__")]
+    for module in (package, *packages):
+        found = module.__dict__.get(enum_name)
+        if isinstance(found, type) and issubclass(found, WeightsEnum):
+            return found[member]
+    raise ValueError(f"The weight enum '{enum_name}' for the specific method couldn't be retrieved.")
+
+
+__all__ = ["install"]
