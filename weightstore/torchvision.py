@@ -16,10 +16,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(name)
     from weightstore.weights import upstream
 
-    kind = upstream.attributes().get(name)
-    if kind is None:
+    if upstream.has_enum(name):
+        value: Any = upstream.enum(name)
+    elif name in upstream.builders():
+        value = _builder(name)
+    else:
         raise AttributeError(f"TorchVision has no weights enum and no builder {name!r}")
-    value = upstream.enum(name) if kind == "enum" else _builder(name)
     globals()[name] = value
     return value
 
@@ -27,7 +29,7 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     from weightstore.weights import upstream
 
-    return sorted({*globals(), *upstream.attributes()})
+    return sorted({*globals(), *upstream.builders(), *upstream.builders().values()})
 
 
 def _builder(name: str) -> Any:

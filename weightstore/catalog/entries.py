@@ -132,6 +132,7 @@ class Catalog:
 
     def __init__(self, document: Mapping[str, Any], *, place: str) -> None:
         self.place = place
+        self.document = document
         if document.get("schema") != SCHEMA:
             raise self._error(f"schema {document.get('schema')!r}; this weightstore reads schema {SCHEMA}")
         namespace = document.get("namespace")

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from weightstore.digest import Digest, Pin
-from weightstore.errors import InvalidInput
-from weightstore.records import Wanted
-from weightstore.source import Source, parse_source
 from weightstore.weights.meta import Meta
 from weightstore.weights.transforms import Transforms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from weightstore.digest import Digest, Pin
+    from weightstore.records import Wanted
 
-@dataclass(frozen=True, init=False, eq=False, slots=True)
+
 class Weights:
-    """Where trained weights come from, how to preprocess for them, and what is known of them.
+    """Where trained weights come from, how to preprocess for them, and what is known of them. Cannot be changed.
 
     Attributes:
         url: where the bytes come from: a URL of any scheme that the store reads, or a path.
         transforms: makes the preprocessing object when called.
         meta: read-only; see :class:`Meta`.
-        pin: what is known of the digest beside what the URL says (``#sha256=``, or a prefix in its file name).
         size: in bytes, where it is known exactly.
         licence: SPDX identifier where there is one.
         mirrors: further URLs of the same bytes, tried in order.
         shards: the further files of a checkpoint in several files; ``url`` is the first.
     """
 
+    __slots__ = ("_hex", "licence", "meta", "mirrors", "shards", "size", "transforms", "url")
+
     url: str
     transforms: Transforms
     meta: Meta
-    pin: Pin
     size: int | None
     licence: str | None
     mirrors: tuple[str, ...]
     shards: tuple[str, ...]
+    _hex: str
 
     def __init__(
         self,
@@ -68,27 +66,40 @@ class Weights:
             InvalidDigest: ``digest`` is none.
         """
         text = str(digest or "").lower().removeprefix("sha256:")
-        values = {
-            "url": url,
-            "transforms": Transforms.of(transforms),
-            "meta": Meta.of(meta),
-            "pin": Pin(text),
-            "size": size,
-            "licence": licence or Meta.of(meta).licence,
-            "mirrors": tuple(mirrors),
-            "shards": tuple(shards),
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        if text and not (8 <= len(text) <= 64 and not text.strip("0123456789abcdef")):
+            from weightstore.digest import Pin  # start-up: naming weights needs none
+
+            Pin(text)  # says what is wrong
+        described = Meta.of(meta)
+        set_to = super().__setattr__
+        set_to("url", url)
+        set_to("transforms", Transforms.of(transforms))
+        set_to("meta", described)
+        set_to("size", size)
+        set_to("licence", licence or described.licence)
+        set_to("mirrors", tuple(mirrors))
+        set_to("shards", tuple(shards))
+        set_to("_hex", text)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"weights cannot be changed: {name!r} stays what it is")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"weights cannot be changed: {name!r} stays")
 
     def __eq__(self, other: object) -> bool:
         return self._key() == other._key() if isinstance(other, Weights) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((self.url, self.pin, self.shards))
+        return hash((self.url, self._hex, self.shards))
 
     def _key(self) -> tuple[Any, ...]:
-        return self.url, self.meta, self.transforms, self.pin, self.size, self.licence, self.mirrors, self.shards
+        return self.url, self.transforms, self.meta, self._hex, self.size, self.licence, self.mirrors, self.shards
+
+    def __repr__(self) -> str:
+        more = {"digest": self._hex, "size": self.size, "mirrors": self.mirrors, "shards": self.shards}
+        said = "".join(f", {name}={value!r}" for name, value in more.items() if value)
+        return f"Weights(url={self.url!r}, transforms={self.transforms!r}, meta={self.meta!r}{said})"
 
     def __copy__(self) -> Weights:
         return self
@@ -100,50 +111,45 @@ class Weights:
         return _rebuild, self._key()
 
     @property
-    def source(self) -> Source:
-        """Where the bytes come from. InvalidSource for a URL that cannot be read."""
-        return parse_source(self.url)[0]
-
-    @property
-    def known_pin(self) -> Pin:
-        """What is known of the digest, from the entry or from its URL.
+    def pin(self) -> Pin:
+        """What is known of the digest: from the entry, or from its URL (``#sha256=``, a prefix in the file name).
 
         Raises:
-            InvalidInput: they contradict each other.
+            InvalidInput: the two contradict each other, or the URL cannot be read.
         """
-        return _agreed(self.pin, parse_source(self.url)[1], self.url)
+        from weightstore.digest import Pin  # start-up: naming weights needs none
+        from weightstore.errors import InvalidInput
+        from weightstore.source import parse_source
+
+        stated = Pin(self._hex)
+        source, named = parse_source(self.url)
+        if not stated.agrees_with(named):
+            raise InvalidInput(f"{source}: the digest is given as {stated}, and its name says {named}")
+        return stated.narrower(named)
 
     def wants(self, name: str) -> list[Wanted]:
-        """Return what is to be fetched: one file, or one for each shard, called ``name`` with its number.
+        """Return what is to be fetched: one file, or one for each shard, called ``name`` and numbered.
 
         Raises:
-            InvalidSource, InvalidDigest: a URL cannot be read.
+            InvalidInput: a URL cannot be read.
         """
+        from weightstore.records import Wanted  # start-up: naming weights needs none
+        from weightstore.source import parse_source
+
         count = 1 + len(self.shards)
-        pin = self.known_pin
+        pin = self.pin
         first = Wanted(
             name if count == 1 else f"{name}[1/{count}]",
-            self.source,
+            parse_source(self.url)[0],
             pin,
             self.size or self.meta.size if count == 1 else None,
             size_is_exact=self.size is not None and count == 1 and not pin.is_pinned,  # else the pin decides
             alternatives=tuple(parse_source(mirror)[0] for mirror in self.mirrors),
         )
-        rest = [parse_source(shard) for shard in self.shards]
-        others = [
-            Wanted(f"{name}[{number}/{count}]", source, pin) for number, (source, pin) in enumerate(rest, start=2)
-        ]
-        return [first, *others]
+        rest = enumerate(map(parse_source, self.shards), start=2)
+        return [first, *(Wanted(f"{name}[{number}/{count}]", source, its_pin) for number, (source, its_pin) in rest)]
 
 
-def _agreed(pin: Pin, other: Pin, url: str) -> Pin:
-    if not pin.agrees_with(other):
-        raise InvalidInput(
-            f"{Source.parse(url.partition('#')[0])}: the digest is given as {pin}, and its name says {other}"
-        )
-    return pin.narrower(other)
-
-
-def _rebuild(url: str, meta: Meta, transforms: Transforms, pin: Pin, size: Any, licence: Any, *more: Any) -> Weights:
-    mirrors, shards = more
-    return Weights(url, transforms, meta, digest=pin.hex, size=size, licence=licence, mirrors=mirrors, shards=shards)
+def _rebuild(url: str, transforms: Any, meta: Any, digest: str, *more: Any) -> Weights:
+    size, licence, mirrors, shards = more
+    return Weights(url, transforms, meta, digest=digest, size=size, licence=licence, mirrors=mirrors, shards=shards)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-import threading
+import functools
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from weightstore.errors import InvalidInput
 from weightstore.weights.entry import Weights
 
 if TYPE_CHECKING:
+    import threading
     from collections import OrderedDict
     from collections.abc import Mapping
     from pathlib import Path
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from weightstore.weights.meta import Meta
     from weightstore.weights.transforms import Transforms
 
-_extending = threading.Lock()
 _E = TypeVar("_E", bound="type[WeightsEnum]")
 
 
@@ -106,7 +105,7 @@ class WeightsEnum(enum.Enum):
     @property
     def pin(self) -> Pin:
         """What is known of the digest: all of it, its beginning, or nothing."""
-        return self.value.known_pin
+        return self.value.pin
 
     @property
     def digest(self) -> Digest | None:
@@ -166,6 +165,8 @@ class WeightsEnum(enum.Enum):
         """Return what is to be fetched. InvalidInput for a checkpoint in several files: see :meth:`wants`."""
         wants = self.wants()
         if len(wants) != 1:
+            from weightstore.errors import InvalidInput  # start-up: naming weights needs none
+
             raise InvalidInput(f"{self} is a checkpoint in {len(wants)} files, and has no single path")
         return wants[0]
 
@@ -223,14 +224,22 @@ def extend(weights_enum: _E, **entries: Weights) -> _E:
         ValueError: the enum has an entry of this name, or this very entry.
         TypeError: it is no weights enum, or something is no :class:`Weights`.
     """
-    if not (isinstance(weights_enum, type) and issubclass(weights_enum, WeightsEnum)):
+    given: object = weights_enum
+    if not (isinstance(given, type) and issubclass(given, WeightsEnum)):
         raise TypeError(f"{weights_enum!r} is no weights enum of ours")
-    with _extending:
+    with _extending():
         for name, weights in entries.items():
             _check(weights_enum, name, weights)
         for name, weights in entries.items():
             _add(weights_enum, name, weights)
     return weights_enum
+
+
+@functools.cache
+def _extending() -> threading.Lock:
+    import threading  # start-up: naming weights needs none
+
+    return threading.Lock()
 
 
 def _check(weights_enum: type[WeightsEnum], name: str, weights: object) -> None:

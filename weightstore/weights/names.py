@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from weightstore.weights import upstream
@@ -43,7 +42,7 @@ def get_model_weights(name: str | Callable[..., Any]) -> type[Enum]:
     """
     if isinstance(name, str) and name.lower() not in MODELS.builders:
         key = name.lower().removeprefix("torchvision/")
-        enum_name = upstream.catalog().builders.get(key)
+        enum_name = upstream.builders().get(key)
         if enum_name is not None:
             return upstream.enum(enum_name)
     found = enum_of(MODELS.get_model_builder(name) if isinstance(name, str) else name)
@@ -83,7 +82,7 @@ def list_models(
     """
     names = set(MODELS.list_models(module))
     if module is None:
-        names |= {*upstream.catalog().builders, *(point.name.lower() for point in _points(BUILDERS_GROUP))}
+        names |= {*upstream.builders(), *(point.name.lower() for point in _points(BUILDERS_GROUP))}
     elif module.__name__.partition(".")[0] == "torchvision":
         from torchvision.models import list_models as theirs  # it is imported: there is a module of it
 
@@ -92,7 +91,7 @@ def list_models(
 
 
 def _enum(namespace: str, name: str) -> type[WeightsEnum] | None:
-    if namespace in {"", "torchvision"} and name in set(upstream.catalog().enums()):
+    if namespace in {"", "torchvision"} and upstream.has_enum(name):
         return upstream.enum(name)
     for one in _subclasses(WeightsEnum):
         if one.__name__ == name and (not namespace or one.__module__.partition(".")[0].lower() == namespace):
@@ -114,4 +113,6 @@ def _subclasses(parent: type[WeightsEnum]) -> Iterator[type[WeightsEnum]]:
 
 def _points(group: str) -> Iterable[EntryPoint]:
     # 10 ms: only for names that nothing nearer knows.
-    return importlib.import_module("importlib.metadata").entry_points(group=group)  # type: ignore[no-any-return]
+    from importlib.metadata import entry_points
+
+    return entry_points(group=group)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
-import inspect
-import threading
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
@@ -30,7 +26,6 @@ class Models:
         """``elsewhere`` is asked for names that nobody has registered."""
         self.builders: dict[str, Builder] = {}
         self._elsewhere = elsewhere
-        self._lock = threading.Lock()
 
     def register_model(self, name: str | None = None, *, namespace: str = "") -> Callable[[_B], _B]:
         """Return a decorator that registers a builder.
@@ -46,10 +41,8 @@ class Models:
         def register(builder: _B) -> _B:
             key = name if name is not None else builder.__name__
             full = (f"{namespace}/{key}" if namespace else key).lower()
-            with self._lock:
-                if full in self.builders:
-                    raise ValueError(f"An entry is already registered under the name '{full}'.")
-                self.builders[full] = builder
+            if full in self.builders or self.builders.setdefault(full, builder) is not builder:
+                raise ValueError(f"An entry is already registered under the name '{full}'.")
             return builder
 
         return register
@@ -78,6 +71,8 @@ class Models:
         return found
 
     def _hint(self, key: str) -> str:
+        import difflib  # start-up: only when a name is wrong
+
         near = difflib.get_close_matches(key, self.builders, n=3)
         return f". Did you mean {', '.join(near)}?" if near else ""
 
@@ -120,6 +115,8 @@ class Models:
 
 def select(names: Iterable[str], include: Iterable[str] | str | None, exclude: Iterable[str] | str | None) -> list[str]:
     """Return the names that match one of some globs and none of others, sorted."""
+    import fnmatch  # start-up: naming weights needs none
+
     names = set(names)
     chosen = {one for glob in _globs(include) for one in fnmatch.filter(names, glob)} if include else names
     return sorted(chosen - {one for glob in _globs(exclude) for one in fnmatch.filter(names, glob)})
@@ -154,7 +151,9 @@ def is_weights_enum(thing: object) -> typing.TypeGuard[type[Enum]]:
     return issubclass(thing, WeightsEnum) or any(base.__name__ == "WeightsEnum" for base in thing.__mro__)
 
 
-def _parameters(builder: Builder) -> Mapping[str, inspect.Parameter]:
+def _parameters(builder: Builder) -> Mapping[str, Any]:
+    import inspect  # start-up: naming weights needs none
+
     try:
         return inspect.signature(builder, eval_str=True).parameters
     except (NameError, TypeError, SyntaxError, AttributeError):  # a name that is imported for the type checker only

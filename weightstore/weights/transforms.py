@@ -5,22 +5,28 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from weightstore.errors import InvalidInput, MissingDependency
 from weightstore.weights.frozen import FrozenDict, FrozenList, freeze
 
 # TorchVision's documented name of what it keeps in a module of another.
 _PUBLIC = {"torchvision.transforms.functional.InterpolationMode": "torchvision.transforms.InterpolationMode"}
 
 
-@dataclass(frozen=True, slots=True)
 class EnumMember:
     """An enum's member by its dotted name, in a package that need not be imported yet."""
 
-    name: str
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, EnumMember) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def resolve(self) -> Any:
         return imported(self.name)
@@ -114,6 +120,8 @@ def imported(name: str) -> Any:
         MissingDependency: the package is not installed.
         InvalidInput: there is nothing of this name.
     """
+    from weightstore.errors import InvalidInput, MissingDependency  # start-up: naming weights needs none
+
     parts = name.split(".")
     for length in range(len(parts) - 1, 0, -1):
         module = ".".join(parts[:length])
@@ -131,6 +139,11 @@ def imported(name: str) -> Any:
         except AttributeError:
             break
     raise InvalidInput(f"there is no {name}")
+
+
+def untouched(value: Any) -> Any:
+    """Return what it is given: the preprocessing of weights that say nothing of it."""
+    return value
 
 
 def _name_of(target: Callable[..., Any]) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import re
-from pathlib import Path
+import json
+import os
 from typing import TYPE_CHECKING, Any
 
-from weightstore.catalog.registry import Catalogs, built_in, read_catalog
-from weightstore.errors import InvalidRecord, MissingDependency, StoreError
 from weightstore.weights.entry import Weights
 from weightstore.weights.enum import WeightsEnum
+from weightstore.weights.frozen import FrozenList
 from weightstore.weights.meta import Later, Meta
 from weightstore.weights.transforms import Transforms
 
@@ -25,59 +24,82 @@ if TYPE_CHECKING:
 
     from weightstore.catalog.entries import Catalog
 
+    Document = Mapping[str, Any]
+
 MODULE = "weightstore.torchvision"
-_VERSION = re.compile(r"__version__ = ['\"](\d+)\.(\d+)\.(\w+)")
 _MIB = 2**20
+# Read as it is, and not through the Catalog, which checks every entry of files that others write: naming weights should
+# cost no more than reading the file. The same holds for what is imported here.
+_BUILT_IN = os.path.join(os.path.dirname(os.path.dirname(__file__)), "catalog", "torchvision.json")
 
 
 @functools.cache
-def catalog() -> Catalog:
+def document() -> Document:
     """Return the catalog of TorchVision's weights: of the version that is installed, or the built-in one."""
-    ours = built_in()
+    with open(_BUILT_IN, "rb") as file:
+        ours: Document = json.loads(file.read())
     version = installed_version()
-    if version is None or version[:2] == _version_of(ours):
+    if not version or version.split(".")[:2] == ours["generated_from"].rpartition(" ")[2].split(".")[:2]:
         return ours
-    return _of_other_version(".".join(version))
+    return _of_other_version(version) or ours
 
 
-def _version_of(catalog: Catalog) -> tuple[str, ...]:
-    return tuple(catalog.generated_from.removeprefix("torchvision ").split("."))[:2]
+def installed_version() -> str:
+    """Return the version of the TorchVision that is installed, without what is local to it; empty where there is none.
 
-
-def installed_version() -> tuple[str, str, str] | None:
-    """Return the version of the TorchVision that is installed, or None. It is not imported."""
+    TorchVision is not imported, nor is its metadata looked for, which takes longer.
+    """
     try:
         spec = importlib.util.find_spec("torchvision")
     except (ImportError, ValueError):
-        return None
-    for place in spec.submodule_search_locations or () if spec is not None else ():
+        return ""
+    for place in (spec.submodule_search_locations or ()) if spec is not None else ():
         try:
-            found = _VERSION.search(Path(place, "version.py").read_text(encoding="utf-8"))
+            with open(os.path.join(place, "version.py"), encoding="utf-8") as file:
+                text = file.read(4096)
         except (OSError, UnicodeDecodeError):
             continue
-        if found is not None:
-            return found[1], found[2], found[3]
-    return None
+        for line in text.splitlines():
+            name, _, value = line.partition("=")
+            if name.strip() == "__version__":
+                version = value.strip().strip("'\"").partition("+")[0]
+                if version.replace(".", "").isalnum():
+                    return version
+    return ""
 
 
-def _of_other_version(version: str) -> Catalog:
+def _of_other_version(version: str) -> Document | None:
+    """Return the catalog made from the installed TorchVision, now or before; None where that fails."""
+    from weightstore.catalog.registry import read_catalog
     from weightstore.config import Config
+    from weightstore.errors import InvalidRecord, StoreError
 
     path = Config.load().state / "catalogs" / f"torchvision-{version}.json"
     try:
-        return read_catalog(path)
+        return read_catalog(path).document
     except InvalidRecord:
         pass  # not made yet, or by a weightstore that wrote another schema
-    from weightstore.loading.torchvision_catalog import write_catalog  # imports torch
-
     try:
-        return write_catalog(path)
-    except MissingDependency:
-        return built_in()
+        from weightstore.loading.torchvision_catalog import make_catalog, write_catalog  # imports torch
+    except ModuleNotFoundError as error:
+        if error.name not in {"torch", "torchvision"}:
+            raise
+        return None
+    try:
+        return write_catalog(path).document
     except StoreError:
-        from weightstore.loading.torchvision_catalog import make_catalog
+        return make_catalog().document
 
-        return make_catalog()
+
+@functools.cache
+def builders() -> Mapping[str, str]:
+    """Return the names of TorchVision's builders, each with the name of its enum."""
+    return {about["builder"]: name for name, about in document()["enums"].items() if about.get("builder")}
+
+
+def has_enum(name: str) -> bool:
+    """Tell whether TorchVision has an enum of this name."""
+    return name in document()["enums"]
 
 
 @functools.cache
@@ -87,73 +109,79 @@ def enum(name: str) -> type[WeightsEnum]:
     Raises:
         KeyError: there is none.
     """
-    return _enum_from(catalog(), name, module=MODULE)
+    return _made(document(), name, module=MODULE)
 
 
 def from_catalogs(namespace: str, name: str) -> type[WeightsEnum] | None:
-    """Return an enum that an installed package's catalog, or a configured one, describes; or None."""
+    """Return an enum that an installed package's catalog, or a configured one, describes; or None.
+
+    Its members are pickled by this module's attribute of the enum's name.
+    """
+    from weightstore.catalog.registry import Catalogs
     from weightstore.config import Config
 
     for one in Catalogs(Config.load().catalogs).all():
         if name in set(one.enums()) and (not namespace or one.namespace.lower() == namespace):
-            return _described(one.namespace, name) or _remember(one, name)
+            return _described(one, name)
     return None
 
 
-_made: dict[tuple[str, str], type[WeightsEnum]] = {}
+_from_catalogs: dict[tuple[str, str], type[WeightsEnum]] = {}
 
 
-def _described(namespace: str, name: str) -> type[WeightsEnum] | None:
-    return _made.get((namespace, name))
+def _described(catalog: Catalog, name: str) -> type[WeightsEnum]:
+    key = (catalog.namespace, name)
+    if key not in _from_catalogs:
+        for _ in (catalog.entry(name, member) for member in catalog.members(name)):
+            pass  # checks what others have written
+        _from_catalogs.setdefault(key, _made(catalog.document, name, module=f"{__name__}.{catalog.namespace}"))
+    return _from_catalogs[key]
 
 
-def _remember(catalog: Catalog, name: str) -> type[WeightsEnum]:
-    return _made.setdefault((catalog.namespace, name), _enum_from(catalog, name, module=__name__))
-
-
-def _enum_from(catalog: Catalog, name: str, *, module: str) -> type[WeightsEnum]:
-    if name not in set(catalog.enums()):
-        raise KeyError(name)
-    members: dict[str, Weights] = {member: _weights(catalog, name, member) for member in catalog.members(name)}
-    members |= {alias: members[target] for alias, target in catalog.aliases(name).items()}
-    default = catalog.member_name(name, "DEFAULT")
-    if default is not None:
-        members["DEFAULT"] = members[default]
+def _made(document: Document, name: str, *, module: str) -> type[WeightsEnum]:
+    about = document["enums"][name]
+    # One tuple for all members: nobody can change it.
+    lists = {one["categories"] for one in about["entries"].values() if one.get("categories")}
+    categories = {one: FrozenList(document["categories"][one]) for one in lists}
+    task = about.get("task") or ""
+    members = {member: _weights(values, task, categories) for member, values in about["entries"].items()}
+    members |= {alias: members[target] for alias, target in about.get("aliases", {}).items()}
+    if about.get("default"):
+        members["DEFAULT"] = members[about["default"]]
     made: type[WeightsEnum] = WeightsEnum(name, members, module=module, qualname=name)  # type: ignore[call-arg,assignment]
     return made
 
 
-def _weights(catalog: Catalog, enum_name: str, member: str) -> Weights:
-    entry = catalog.entry(enum_name, member)
-    named = entry.related
+def _weights(values: Mapping[str, Any], task: str, categories: Mapping[str, FrozenList]) -> Weights:
+    size = values.get("size")
     items: dict[str, Any] = {
-        "min_size": entry.min_size,
-        "categories": list(entry.categories) or None,
-        "keypoint_names": named.get("keypoint_names"),
-        "num_params": entry.num_params,
-        "recipe": entry.recipe,
-        "license": entry.licence_url,
-        "backend": named.get("backend"),
-        "unquantized": _Original(named["unquantized"]) if "unquantized" in named else None,
+        "min_size": tuple(values["min_size"]) if values.get("min_size") else None,
+        "categories": categories[values["categories"]] if values.get("categories") else None,
+        "keypoint_names": values.get("keypoint_names"),
+        "num_params": values.get("num_params"),
+        "recipe": values.get("recipe"),
+        "license": values.get("licence_url"),
+        "backend": values.get("backend"),
+        "unquantized": _Original(values["unquantized"]) if values.get("unquantized") else None,
         "_metrics": {
-            data_set: {key: float("nan") if value is None else value for key, value in values.items()}
-            for data_set, values in entry.metrics.items()
+            data_set: {key: float("nan") if value is None else value for key, value in metrics.items()}
+            for data_set, metrics in (values.get("metrics") or {}).items()
         },
-        "_ops": entry.gops,
-        "_file_size": None if entry.size is None else round(entry.size / _MIB, 3),
-        "_docs": entry.doc,
+        "_ops": values.get("gops"),
+        "_file_size": None if size is None else round(size / _MIB, 3),
+        "_docs": values.get("doc"),
     }
-    items = {key: value for key, value in items.items() if value is not None} | dict(named.get("extra") or {})
-    transforms = entry.transforms or ("weightstore.weights.transforms.none", {})
+    items = {key: value for key, value in items.items() if value is not None} | (values.get("extra") or {})
+    transforms = values.get("transforms") or {"class": "weightstore.weights.transforms.untouched"}
     return Weights(
-        entry.source.url,
-        Transforms(transforms[0], **transforms[1]),
-        Meta.of(items, task=entry.task),
-        digest=entry.pin.hex,
-        size=entry.size if entry.size_is_exact else None,
-        licence=entry.licence,
-        mirrors=[source.url for source in entry.alternatives],
-        shards=entry.shards,
+        values["source"],
+        Transforms(transforms["class"], **(transforms.get("kwargs") or {})),
+        Meta.of(items, task=task),
+        digest=values.get("pin"),
+        size=size if values.get("size_exact") else None,
+        licence=values.get("licence"),
+        mirrors=values.get("alternatives") or (),
+        shards=values.get("shards") or (),
     )
 
 
@@ -182,19 +210,15 @@ def builder(name: str) -> Callable[..., Any] | None:
     Raises:
         MissingDependency: TorchVision is not installed, and has a builder of this name.
     """
-    if name not in catalog().builders:
+    if name not in builders():
         return None
     try:
         from torchvision.models import get_model_builder  # a second or more: only to build
     except ModuleNotFoundError as error:
+        from weightstore.errors import MissingDependency
+
         if error.name not in {"torch", "torchvision"}:
             raise
         raise MissingDependency(package=error.name, purpose=f"building {name}") from None
     found: Callable[..., Any] = get_model_builder(name)
     return found
-
-
-def attributes() -> Mapping[str, str]:
-    """Return the names of TorchVision's enums and builders, each with ``enum`` or ``builder``."""
-    known = catalog()
-    return dict.fromkeys(known.enums(), "enum") | dict.fromkeys(known.builders, "builder")
