@@ -28,8 +28,8 @@
     │   ├── InvalidRecord                      a ref, journal or lockfile that does not parse
     │   └── CannotReplace                      a damaged blob that belongs to somebody else
     ├── UntrustedSource                    9   trust = "pinned" and this source has no pin
-    ├── UnsafeCheckpoint                   9   loading it would run code that the file brings
     ├── MissingDependency                 10   an optional package is needed and absent, or too old
+    ├── UnsafeCheckpoint                  11   loading it would run code that the file brings
     └── Cancelled                        130   the caller asked to stop
 
 The number is the exit code of the command line. Each class carries its facts as fields; ``str()`` says what
@@ -356,25 +356,6 @@ class UntrustedSource(WeightStoreError):
         )
 
 
-class UnsafeCheckpoint(WeightStoreError):
-    """A checkpoint that only unpickling can load, which runs whatever the file says."""
-
-    exit_code = 9
-
-    def __init__(self, *, place: str, calls: Sequence[str], reason: str = "") -> None:
-        super().__init__(place=place, calls=tuple(calls), reason=reason)
-        self.place = place
-        self.calls = tuple(calls)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        what = f"would call {', '.join(self.calls[:5])}{', …' if len(self.calls) > 5 else ''}"
-        return (
-            f"{self.place} is not loaded: its pickle {what if self.calls else self.reason or 'is refused'}. "
-            'If you trust whoever made it as you trust a program, pass trust="pickle".'
-        )
-
-
 class MissingDependency(WeightStoreError):
     """Something was asked for that needs an optional package."""
 
@@ -388,6 +369,25 @@ class MissingDependency(WeightStoreError):
 
     def __str__(self) -> str:
         return f'{self.purpose} needs {self.package}. Install it: pip install "weightstore[{self.extra}]"'
+
+
+class UnsafeCheckpoint(WeightStoreError):
+    """A checkpoint that only unpickling can load, which runs whatever the file says."""
+
+    exit_code = 11
+
+    def __init__(self, *, place: str, calls: Sequence[str], reason: str = "") -> None:
+        super().__init__(place=place, calls=tuple(calls), reason=reason)
+        self.place = place
+        self.calls = tuple(calls)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        what = f"would call {', '.join(self.calls[:5])}{', …' if len(self.calls) > 5 else ''}"
+        return (
+            f"{self.place} is not loaded: its pickle {what if self.calls else self.reason or 'is refused'}. "
+            'If you trust whoever made it as you trust a program, pass trust="pickle".'
+        )
 
 
 class Cancelled(WeightStoreError):

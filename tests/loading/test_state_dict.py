@@ -249,7 +249,7 @@ class TestMalice:
         with pytest.raises(UnsafeCheckpoint, match=r"would call (posix|os)\.mkdir.*trust=\"pickle\"") as caught:
             load_state_dict(path, client=client)
 
-        assert caught.value.exit_code == 9
+        assert caught.value.exit_code == 11
         assert not marker.exists()
 
     def test_trusting_it_runs_it(self, save: Save, client: Client, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from weightstore.errors import (
     InvalidQuery,
     InvalidRecord,
     InvalidSource,
+    MissingDependency,
     NoSpace,
     NotAStore,
     NotPresent,
@@ -33,6 +34,7 @@ from weightstore.errors import (
     StoreError,
     TransferError,
     UnknownName,
+    UnsafeCheckpoint,
     UntrustedSource,
     WeightStoreError,
 )
@@ -89,6 +91,8 @@ EXAMPLES: list[WeightStoreError] = [
     InvalidRecord(place="/store/refs/x.json", reason="not JSON"),
     CannotReplace(place="/store/blobs/sha256/aa", reason="belongs to alice"),
     UntrustedSource(source=URL),
+    MissingDependency(package="torch", purpose="loading weights"),
+    UnsafeCheckpoint(place="/w/a.pth", calls=["os.system"]),
     Cancelled(),
 ]
 BY_MESSAGE = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
@@ -207,6 +211,9 @@ def test_message_names_every_fact_that_the_error_carries(error: WeightStoreError
         (NoSpace(place="/s", needed=10, free=None), "(10 bytes needed)"),
         (NoSpace(place="/s", needed=None, free=9), "(9 free)"),
         (NoSpace(place="/s", needed=None, free=None), "no space left. Make room with `weightstore gc --dry-run`"),
+        (MissingDependency(package="torch", purpose="loading weights"), 'pip install "weightstore[torch]"'),
+        (UnsafeCheckpoint(place="/w/a.pth", calls=["os.system"]), "would call os.system"),
+        (UnsafeCheckpoint(place="/w/a.pth", calls=["os.system"]), 'trust="pickle"'),
         (UntrustedSource(source=URL), "append #sha256=<64 hex>, or pass --sha256"),
         (Cancelled(), "the next run resumes"),
     ],

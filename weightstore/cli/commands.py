@@ -24,6 +24,8 @@ EXIT_CODES = (
     (7, "no space"),
     (8, "the store cannot be used"),
     (9, "a source without a pin, refused"),
+    (10, "an optional package is missing"),
+    (11, "a checkpoint that would run code, refused"),
     (130, "interrupted; the next run resumes"),
 )
 SECTIONS: dict[str, dict[str, str]] = {
