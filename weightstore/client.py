@@ -25,7 +25,7 @@ from weightstore.obtain import Known, Obtainer, obtained_from
 from weightstore.records import Ref, Wanted
 from weightstore.source import Source, is_source, parse_source
 from weightstore.store.blobs import OpenBlob, list_blobs, open_verified
-from weightstore.store.derived import Vouched
+from weightstore.store.derived import Vouched, list_derived
 from weightstore.store.receipts import Receipts, identity_of
 from weightstore.transfer.progress import Meter, Silent
 
@@ -60,7 +60,8 @@ class Stored:
     """One blob of one layer, as ``weightstore ls`` shows it.
 
     ``names`` are the catalog names whose source was seen to have this digest; ``last_used`` is in seconds since the
-    epoch, to the hour, and only of this user where the file system keeps no access times.
+    epoch, to the hour, and only of this user where the file system keeps no access times. Of a converted checkpoint
+    ``made_from`` is the digest, and ``names`` and ``refs`` are those, of what it was made from.
     """
 
     digest: Digest
@@ -70,6 +71,7 @@ class Stored:
     last_used: float
     refs: tuple[Ref, ...]
     names: tuple[str, ...]
+    made_from: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,13 +392,17 @@ class Client:
         from weightstore.store.gc import refs_by_digest  # start-up: not for a hit
 
         refs = refs_by_digest(layer.layout)
+        made_from = {one.digest: one.source for one in list_derived(layer.layout)}
         catalogs = self.catalogs.all() if refs else []
         found = []
         for digest, stat in sorted(list_blobs(layer.layout).items()):
             used = max(stat.st_atime, stat.st_mtime, self.receipts.last_used(digest, identity_of(stat)) or 0)
-            mine = tuple(refs.get(digest, ()))
+            origin = made_from.get(digest) if digest not in refs else None
+            mine = tuple(refs.get(origin or digest, ()))
             called = tuple(entry.name for ref in mine if (entry := self._entry_in(catalogs, ref.source)))
-            found.append(Stored(digest, stat.st_size, layer.name, layer.layout.blob(digest), used, mine, called))
+            found.append(
+                Stored(digest, stat.st_size, layer.name, layer.layout.blob(digest), used, mine, called, origin)
+            )
         return found
 
     def why(self, name: Name, *, sha256: str | None = None) -> Explanation:

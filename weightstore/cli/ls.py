@@ -72,11 +72,10 @@ def command(settings: Settings, *, full: bool, sort: str) -> None:
 
 def title_of(stored: Stored) -> str:
     """Return what to call a blob: its catalog name, else where it came from, else its digest."""
-    if stored.names:
-        return stored.names[0]
-    if stored.refs:
-        return stored.refs[0].source.display
-    return "(no ref names it)"
+    if not stored.names and not stored.refs:
+        return "(no ref names it)"
+    name = stored.names[0] if stored.names else stored.refs[0].source.display
+    return name if stored.made_from is None else f"{name} (safetensors)"
 
 
 def _sorted(stored: list[Stored], sort: str) -> list[Stored]:
@@ -104,6 +103,7 @@ def _as_json(stored: Stored) -> dict[str, object]:
         "layer": stored.layer,
         "path": str(stored.path),
         "names": list(stored.names),
+        "made_from": str(stored.made_from) if stored.made_from else None,
         "last_used": _moment(stored.last_used),
         "sources": [
             {"source": ref.source.display, "seen_at": timestamp(ref.seen_at), "via": ref.via} for ref in stored.refs
