@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import threading
 from collections import OrderedDict
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     States = Callable[[Enum], Mapping[str, Any]]
 
+_log = logging.getLogger("weightstore")
 _lending = threading.Lock()
 _lent: dict[Enum, int] = {}
 _states: ContextVar[States | None] = ContextVar("weightstore_states", default=None)
@@ -62,12 +64,16 @@ def build(
         try:
             with skipping() as mode:
                 model = builder(**config)
-            if taken[0] and not blank_left(model, mode):
+            reason = "it loaded no weights" if not taken[0] else blank_left(model, mode)
+            if not reason:
                 return model
         except WeightStoreError:
             raise
-        except Exception:  # noqa: BLE001, S110 - built again below, where what is not ours to judge is raised once more
-            pass
+        except BlankRead as read:
+            reason = f"its code looks at values that were skipped ({read})"
+        except Exception as error:  # noqa: BLE001 - raised once more below, if it was not for the skipping
+            reason = f"{type(error).__name__}: {error}"
+    _log.debug("%s is built the ordinary way: %s", getattr(builder, "__name__", builder), reason)
     return build_ordinarily(builder, config, members=members, states=states)
 
 
@@ -185,14 +191,14 @@ def can_assign(state: Mapping[str, Any]) -> bool:
     return True
 
 
-def blank_left(model: torch.nn.Module, mode: Skipping) -> bool:
-    """Tell whether anything that was left blank is still part of a model: a parameter, a buffer or an attribute."""
-    return any(
-        mode.is_blank(tensor)
-        for module in model.modules()
-        for values in (module._parameters, module._buffers, module.__dict__)  # noqa: SLF001 - also what is in no state dict
-        for tensor in _tensors_in(values.values())
-    )
+def blank_left(model: torch.nn.Module, mode: Skipping) -> str:
+    """Say what part of a model was left blank, a parameter, a buffer or an attribute; nothing where none was."""
+    for path, module in model.named_modules():
+        for values in (module._parameters, module._buffers, module.__dict__):  # noqa: SLF001 - also what is in no state dict
+            for name, value in values.items():
+                if any(mode.is_blank(tensor) for tensor in _tensors_in((value,))):
+                    return f"{path}.{name} is in no checkpoint".removeprefix(".")
+    return ""
 
 
 def _tensors_in(values: Any) -> Iterator[torch.Tensor]:
