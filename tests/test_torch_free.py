@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -32,6 +33,7 @@ COMMANDS = {
     "prefetch": ["prefetch", "URL"],
     "path": ["path", "URL"],
     "lock": ["lock", "URL"],
+    "convert": ["convert", "PICKLE"],
     "search": ["search", "acc@1>80 size<100MB task=classification"],
     "show": ["show", "vit_b_16"],
     "ls": ["ls"],
@@ -52,6 +54,14 @@ def _run(code: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[s
     return subprocess.run(
         [sys.executable, "-c", BLOCKER + code, *arguments], capture_output=True, text=True, check=False, cwd=cwd
     )
+
+
+def _saved_by_torch() -> bytes:
+    import torch
+
+    file = io.BytesIO()
+    torch.save({"weight": torch.arange(6.0).reshape(2, 3)}, file)
+    return file.getvalue()
 
 
 def test_the_blocker_blocks(tmp_path):
@@ -75,7 +85,11 @@ def test_a_command_runs_without_torch(command, tmp_path, monkeypatch):
     with HostileServer() as server:
         url = server.serve("/weights.bin", CONTENT)
         assert _run(main, "prefetch", url, cwd=tmp_path).returncode == 0
-        urls = {"URL": url, "CHECKPOINT": server.serve("/weights.safetensors", CHECKPOINT)}
+        urls = {
+            "URL": url,
+            "CHECKPOINT": server.serve("/weights.safetensors", CHECKPOINT),
+            "PICKLE": server.serve("/weights.pth", _saved_by_torch()),
+        }
         arguments = [urls.get(one, one) for one in COMMANDS[command]]
         done = _run(main, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
