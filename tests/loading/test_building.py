@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -106,7 +107,7 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(one)
 
 
-def check(name: str) -> None:
+def check(name: str, caplog: pytest.LogCaptureFixture) -> None:
     builder, enum = torchvision.models.get_model_builder(name), torchvision.models.get_model_weights(name)
     for member in {enum.DEFAULT, next(iter(enum))}:
         config: dict[str, Any] = {"weights": member}
@@ -114,21 +115,26 @@ def check(name: str) -> None:
             config["quantize"] = True
         state = state_for(builder, config, member)
         ordinary = everything(build_ordinarily(builder, config, members=[member], states=lambda _, s=state: s))
-        fast = everything(build(builder, config, members=[member], states=lambda _, s=state: s, expected=member))
+        caplog.clear()
+        with caplog.at_level(logging.DEBUG, "weightstore"):
+            model = build(builder, config, members=[member], states=lambda _, s=state: s, expected=member)
+        # As docs/explanation/fast-models.md says.
+        assert bool(caplog.messages) == name.startswith("quantized"), caplog.messages
+        fast = everything(model)
         assert fast.keys() == ordinary.keys()
         assert [key for key in fast if not same(fast[key], ordinary[key])] == []
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_a_model_is_the_same_bit_by_bit(name: str) -> None:
-    check(name)
+def test_a_model_is_the_same_bit_by_bit(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    check(name, caplog)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", OTHERS)
-def test_every_other_model_is_the_same_bit_by_bit(name: str) -> None:
-    check(name)
+def test_every_other_model_is_the_same_bit_by_bit(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    check(name, caplog)
 
 
 class Net(nn.Module):
