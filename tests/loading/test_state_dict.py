@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import mmap
 import os
 import pickle
 from collections import OrderedDict
@@ -127,6 +129,22 @@ def test_a_mapped_state_dict_outlives_its_file(save: Save, client: Client) -> No
     state = load_state_dict(path, mmap=True, client=client)
     path.unlink()
     assert torch.equal(state["a"], torch.arange(1000.0))
+
+
+def test_where_nothing_can_be_mapped_the_file_is_read(
+    save: Save, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = mmap.mmap
+
+    def refuse(fileno: int, length: int, **kwargs: Any) -> mmap.mmap:
+        if fileno >= 0:
+            raise OSError(errno.ENODEV, "No such device")
+        return real(fileno, length, **kwargs)
+
+    path = save(everything())
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    state = load_state_dict(path, mmap=True, client=client)
+    assert all(same(state[name], value) for name, value in torch.load(path, weights_only=True).items())
 
 
 def test_saving_one_mapped_tensor_saves_its_bytes_and_not_the_files(save: Save, client: Client) -> None:

@@ -71,7 +71,11 @@ def read_tensors(fd: int, tensors: Sequence[TensorInfo], *, mapped: bool, place:
         # safetensors and the legacy format align nothing; an element across two words is for no kernel.
         is_aligned = (storage.offset or 0) % alignment[storage.key] == 0
         (in_file if mapped and is_aligned else to_read).append(storage)
-    bases = {**_map(fd, in_file, place), **_read(fd, to_read, place)}
+    try:
+        bases = _map(fd, in_file, place)
+    except OSError:  # no mappings of this file system, or none that may be written to, where memory is strictly counted
+        bases, to_read = {}, [*in_file, *to_read]
+    bases |= _read(fd, to_read, place)
     result: OrderedDict[str, torch.Tensor] = OrderedDict()
     typed: dict[tuple[str, str], torch.Tensor] = {}
     for tensor in tensors:
