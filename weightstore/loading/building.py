@@ -174,7 +174,8 @@ def can_assign(state: Mapping[str, Any]) -> bool:
     They do not where copying would convert (another element type than torch's default, another device), where several
     names share memory (tied weights, which copying leaves tied in the model), and for quantized tensors.
     """
-    if torch.get_default_device().type != "cpu" or torch.__future__.get_swap_module_params_on_conversion():
+    # Where a new tensor goes, by whichever of torch's ways that was said.
+    if torch.empty(0).device.type != "cpu" or torch.__future__.get_swap_module_params_on_conversion():
         return False
     usual = torch.get_default_dtype()
     seen = set()
