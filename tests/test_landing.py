@@ -78,7 +78,7 @@ def test_all_contents_are_synced_before_the_first_name(
         landings = [bring(url) for url in _serve(server, 3)]
         events.clear()
         arriving = threading.Event()
-        lander = Lander(more_to_come=lambda: not arriving.is_set())
+        lander = Lander(client.receipts, more_to_come=lambda: not arriving.is_set())
         for landing in landings:
             lander.take(landing, landing.land)
         arriving.set()
@@ -111,7 +111,7 @@ def test_one_that_cannot_be_synced_does_not_keep_the_others_from_landing(
         except NoSpace as error:
             outcomes.append(error)
 
-    lander = Lander(more_to_come=lambda: False)
+    lander = Lander(client.receipts, more_to_come=lambda: False)
     for landing in landings:
         lander.take(landing, lambda landing=landing: land(landing))
     lander.close()

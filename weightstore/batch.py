@@ -221,6 +221,7 @@ def run_plan(
     progress.begin(plan)
     if plan.missing and not obtainer.config.offline:
         check_room(plan, obtainer.writable().tmp)
+    left_behind = obtainer.left_behind() if plan.missing else frozenset[str]()
     results: dict[int, Result] = {}
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
     for index, item in enumerate(plan.items):
@@ -252,11 +253,11 @@ def run_plan(
                 return
             item, began = plan.items[index], time.monotonic()
             meter = progress.meter(item)
-            bring = functools.partial(obtainer.bring, item.wanted, meter=meter, stop=stop)
+            bring = functools.partial(obtainer.bring, item.wanted, meter=meter, stop=stop, left_behind=left_behind)
             finish(index, _attempt(item, began, bring, stop), began, meter)
 
     crew = _Crew(work, most=min(jobs, len(plan.missing)))
-    lander = Lander(more_to_come=crew.is_working)
+    lander = Lander(obtainer.receipts, more_to_come=crew.is_working)
     try:
         crew.run()
         lander.close()

@@ -124,8 +124,14 @@ class Landing:
 class Lander:
     """A thread that lands downloads, as many together as are complete at once, while others go on downloading."""
 
-    def __init__(self, *, more_to_come: Callable[[], bool]) -> None:
-        """Start the thread. ``more_to_come`` tells whether downloads are under way, which are worth waiting for."""
+    def __init__(self, receipts: Receipts, *, more_to_come: Callable[[], bool]) -> None:
+        """Start the thread.
+
+        Args:
+            receipts: where what lands is noted.
+            more_to_come: tells whether downloads are under way, which are worth waiting for.
+        """
+        self._receipts = receipts
         self._more_to_come = more_to_come
         # Bounded, so that a slow disk holds up the downloads, and does not fill memory with open files.
         self._arrived: queue.Queue[_Arrived | None] = queue.Queue(maxsize=2 * _GROUP)
@@ -149,8 +155,9 @@ class Lander:
                 group, is_open = self._gather()
                 for landing, _ in group:
                     landing.settle()
-                for _, then in group:
-                    then()
+                with self._receipts.together():
+                    for _, then in group:
+                        then()
         finally:
             self._ended.set()
 

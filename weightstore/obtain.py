@@ -184,9 +184,24 @@ class Obtainer:
             meter.note(str(error))
             return self.obtain(landing.wanted, meter=meter, stop=stop)
 
-    def bring(self, wanted: Wanted, *, meter: Meter, stop: threading.Event) -> Obtained | Landing:
+    def left_behind(self) -> frozenset[str]:
+        """Return the keys of all parts that lie in the writable store now."""
+        from weightstore.store.parts import list_parts  # start-up: not for a hit
+
+        layout = self.layers()[-1].layout
+        return frozenset() if layout is None else frozenset(part.key for part in list_parts(layout))
+
+    def bring(
+        self,
+        wanted: Wanted,
+        *,
+        meter: Meter,
+        stop: threading.Event,
+        left_behind: frozenset[str] | None = None,
+    ) -> Obtained | Landing:
         """Return a verified blob that is there, or one that was just downloaded and has yet to land.
 
+        ``left_behind`` are the keys of the parts that there were a moment ago: who brings many looks once for all.
         Errors as for :meth:`obtain`.
         """
         located = self.locate(wanted, note=meter.note)
@@ -215,7 +230,8 @@ class Obtainer:
             )
             if hit is not None:
                 return obtained_from(hit)
-            done, candidate = self._fetch(wanted, located, candidates, layout, key, meter, stop)
+            may_resume = left_behind is None or key in left_behind
+            done, candidate = self._fetch(wanted, located, candidates, layout, key, meter, stop, may_resume=may_resume)
             start_write_back(done.part.fd, 0, 0)
             # The lock goes with it: until the blob has its name, others wait for this flight.
             return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter)
@@ -283,6 +299,8 @@ class Obtainer:
         key: str,
         meter: Meter,
         stop: threading.Event,
+        *,
+        may_resume: bool,
     ) -> tuple[Downloaded, Candidate]:
         failures: list[WeightStoreError] = []
         no_space: NoSpace | None = None
@@ -291,7 +309,7 @@ class Obtainer:
             if mirror in self._dead_mirrors:
                 continue
             try:
-                return self._fetch_from(candidate, wanted, located, layout, key, meter, stop), candidate
+                done = self._fetch_from(candidate, wanted, located, layout, key, meter, stop, may_resume=may_resume)
             except NoSpace as error:
                 # A mirror may have lied about the size. If it did not, the next source meets the same.
                 if not mirror or error.needed is None:
@@ -305,6 +323,9 @@ class Obtainer:
                     meter.note(f"mirror passed over: {error}")
                 if mirror and isinstance(error, SourceUnavailable):
                     self._dead_mirrors.add(mirror)
+            else:
+                return done, candidate
+            may_resume = True  # what a source gave before it failed is for the next one
         if not failures and no_space is not None:
             raise no_space
         if not failures:
@@ -321,6 +342,8 @@ class Obtainer:
         key: str,
         meter: Meter,
         stop: threading.Event,
+        *,
+        may_resume: bool,
     ) -> Downloaded:
         from weightstore.transfer.download import Limits, download
         from weightstore.transfer.retry import RetryPolicy
@@ -348,6 +371,7 @@ class Obtainer:
                 retry=RetryPolicy(attempts=config.retries if candidate.kind == "origin" else 0),
                 stop=stop,
                 meter=meter,
+                may_resume=may_resume,
             )
         except DigestMismatch as error:
             recorded = located.known_by == "ref" and candidate.kind == "origin" and not wanted.pin.is_pinned

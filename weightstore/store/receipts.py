@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ class Receipts:
         self._path = state / "receipts"
         # Swapped in one step and never locked: a lock held across a fork would hang the child's every hit.
         self._seen: tuple[tuple[int, int, int], bytes] | None = None
+        self._local = threading.local()
 
     def attests(self, digest: Digest, identity: Identity) -> bool:
         """Tell whether this very file was hashed before and has not changed since."""
@@ -121,8 +123,26 @@ class Receipts:
                 os.close(fd)
         return b"\n"
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what this thread notes inside in one go: a file opened once, and not once for each."""
+        self._local.held = []
+        try:
+            yield
+        finally:
+            held, self._local.held = self._local.held, None
+            if held:
+                self._write(b"".join(held))
+
     def _append(self, digest: Digest, identity: Identity) -> None:
         line = _attestation(digest, identity) + b" %d\n" % time.time()
+        held = getattr(self._local, "held", None)
+        if held is None:
+            self._write(line)
+        else:
+            held.append(line)
+
+    def _write(self, line: bytes) -> None:
         with contextlib.suppress(OSError):
             fd = self._open_for_appending()
             try:

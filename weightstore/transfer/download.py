@@ -117,6 +117,7 @@ def download(
     retry: RetryPolicy,
     stop: threading.Event,
     meter: Meter | None = None,
+    may_resume: bool = True,
 ) -> Downloaded:
     """Bring a source's bytes into a part of ours; the caller publishes or discards it.
 
@@ -130,7 +131,7 @@ def download(
         Cancelled: ``stop`` was set.
     """
     job = _Download(source, pin, layout, key, transport, limits, connections, retry, stop, meter or Silent())
-    return job.run()
+    return job.run(may_resume=may_resume)
 
 
 class _Counting:
@@ -174,8 +175,8 @@ class _Download:
         self.stop = stop
         self.meter = _Counting(meter)
 
-    def run(self) -> Downloaded:
-        state = self._resumed() or _State(Part.create(self.layout, self.key))
+    def run(self, *, may_resume: bool) -> Downloaded:
+        state = (self._resumed() if may_resume else None) or _State(Part.create(self.layout, self.key))
         try:
             if state.is_resumed:  # taking over took the journal away: another SIGKILL now must not cost it all
                 self._checkpoint(state)(state.offset, Digest(state.hasher.hexdigest()))
