@@ -20,6 +20,10 @@ class FrozenList(tuple[Any, ...]):
     def __hash__(self) -> int:
         return tuple.__hash__(self)
 
+    def __getitem__(self, index: Any) -> Any:
+        found = tuple.__getitem__(self, index)
+        return FrozenList(found) if isinstance(index, slice) else found
+
     def __repr__(self) -> str:
         return repr(list(self))
 
