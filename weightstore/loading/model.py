@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from weightstore.errors import InvalidInput
-from weightstore.loading.choice import choose, enums_of, member_of_file, parameters_of
+from weightstore.loading.choice import choose, member_of_file
 from weightstore.loading.requirement import require_torch
 from weightstore.source import is_source
+from weightstore.weights.registry import annotations_of, enums_in
 
 if TYPE_CHECKING:
-    from enum import Enum
-
     import torch
 
     from weightstore.client import Client
@@ -61,8 +61,8 @@ def get_model(
     if head not in {None, "new"}:
         raise InvalidInput(f"head is 'new' or None, not {head!r}")
     builder = _builder_of(name)
-    parameters = parameters_of(builder)
-    enums = {key: tuple(enums_of(parameter)) for key, parameter in parameters.items()}
+    parameters = annotations_of(builder)
+    enums = {key: tuple(enums_in(annotation)) for key, annotation in parameters.items()}
     states = _States(client, progress=bool(config.get("progress", True)))
     file = None
     if isinstance(weights, os.PathLike) or (isinstance(weights, str) and is_source(weights)):
@@ -70,6 +70,9 @@ def get_model(
         weights = file.member
     weights, expected = choose(weights, enums.get("weights", ()))
     members = [member for found in enums.values() for enum in found for member in enum]
+    if isinstance(weights, Enum):  # also where the annotation does not tell
+        members.append(weights)
+        expected = weights
     if file is not None and file.member is None:
         bare = without_weights(config, parameters)
         if head is not None:
