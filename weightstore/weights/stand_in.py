@@ -9,14 +9,18 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weightstore.errors import InvalidInput
 from weightstore.weights import legacy
 from weightstore.weights.entry import Weights
 from weightstore.weights.enum import WeightsEnum
 from weightstore.weights.registry import Models, enum_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _PACKAGE = "torchvision.models"
 
@@ -32,19 +36,56 @@ def install() -> None:
         if getattr(present, "WeightsEnum", None) is WeightsEnum:
             return
         raise InvalidInput(f"{_PACKAGE} is imported already: install the stand-in before anything imports torchvision")
+    modules = {}
     for name, contents in (("_api", _api()), ("_utils", _utils())):
-        module = ModuleType(f"{_PACKAGE}.{name}", f"weightstore's stand-in for {_PACKAGE}.{name}")
+        module = modules[name] = ModuleType(f"{_PACKAGE}.{name}", f"weightstore's stand-in for {_PACKAGE}.{name}")
         module.__dict__.update(contents)
         sys.modules[module.__name__] = module
+    sys.meta_path.insert(0, _Finder(modules))
+
+
+class _Finder:
+    """Finds ``torchvision.models`` where it is, and gives it its submodules as attributes.
+
+    Python itself does so only for those that it loads, and not for those that it finds in ``sys.modules``.
+    """
+
+    def __init__(self, submodules: Mapping[str, ModuleType]) -> None:
+        self._submodules = submodules
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != _PACKAGE:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _Loader(spec.loader.name, spec.loader.path, self._submodules)
+        return spec
+
+
+class _Loader(SourceFileLoader):
+    def __init__(self, name: str, path: str, submodules: Mapping[str, ModuleType]) -> None:
+        super().__init__(name, path)
+        self._submodules = submodules
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__.update(self._submodules)
+        super().exec_module(module)
 
 
 def _api() -> dict[str, Any]:
     models = Models()
-    names = ("register_model", "get_model_builder", "get_model", "get_model_weights", "list_models")
+    names = ("get_model", "get_model_builder", "get_model_weights", "list_models")
     public = {name: getattr(models, name) for name in names}
     public |= {"Weights": Weights, "WeightsEnum": WeightsEnum, "get_weight": _get_weight}
-    # What imports a module by hand looks for the public ones, and TorchVision's own code for the rest.
-    return public | {"__all__": sorted(public), "BUILTIN_MODELS": models.builders, "_get_enum_from_fn": enum_of}
+    # Upstream's list leaves out what only authors of models need; its own code imports that all the same.
+    rest = {
+        "register_model": models.register_model,
+        "BUILTIN_MODELS": models.builders,
+        "_get_enum_from_fn": enum_of,
+    }
+    return {"__all__": sorted(public), **public, **rest}
 
 
 def _utils() -> dict[str, Any]:
