@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import torch  # TorchScript reads the annotations of forward()
 from torch import nn
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class IntermediateLayerGetter(nn.ModuleDict):  # type: ignore[misc]
         super().__init__(OrderedDict((name, children[name]) for name in names[: last + 1]))
         self.return_layers = return_layers
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the wanted outputs by their new names, in the order of the layers."""
         out = OrderedDict()
         for name, module in self.items():

@@ -270,7 +270,9 @@ def _check(weights_enum: type[WeightsEnum], name: str, weights: object) -> None:
 
 
 def _add(weights_enum: type[WeightsEnum], name: str, weights: Weights) -> None:
-    member = WeightsEnum.__new__(weights_enum, weights)
+    # Not by __new__, which looks members up once the class is made.
+    member = object.__new__(weights_enum)
+    member._value_ = _Value(weights)
     member._name_ = name
     member.__objclass__ = weights_enum  # type: ignore[attr-defined]
     member._sort_order_ = len(weights_enum._member_names_)  # type: ignore[attr-defined]

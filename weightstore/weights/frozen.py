@@ -26,6 +26,10 @@ class FrozenList(tuple[Any, ...]):
     def __radd__(self, other: Any) -> Any:
         return [*other, *self] if isinstance(other, list) else NotImplemented
 
+    def __getitem__(self, index: Any) -> Any:
+        found = tuple.__getitem__(self, index)
+        return FrozenList(found) if isinstance(index, slice) else found
+
     def __repr__(self) -> str:
         return repr(list(self))
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from types import ModuleType
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 from weightstore.errors import InvalidInput
@@ -20,58 +20,34 @@ from weightstore.weights.enum import WeightsEnum
 from weightstore.weights.registry import Models, enum_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from types import ModuleType
 
 _PACKAGE = "torchvision.models"
 
 
 def install() -> None:
-    """Put our modules where TorchVision looks for its own. Once done, doing it again changes nothing.
+    """Have TorchVision import our modules for its own. Once done, doing it again changes nothing.
 
     Raises:
         InvalidInput: TorchVision's models are imported already, with its own classes.
     """
     present = sys.modules.get(f"{_PACKAGE}._api")
-    if present is not None:
-        if getattr(present, "WeightsEnum", None) is WeightsEnum:
-            return
+    if present is not None and getattr(present, "WeightsEnum", None) is not WeightsEnum:
         raise InvalidInput(f"{_PACKAGE} is imported already: install the stand-in before anything imports torchvision")
-    modules = {}
-    for name, contents in (("_api", _api()), ("_utils", _utils())):
-        module = modules[name] = ModuleType(f"{_PACKAGE}.{name}", f"weightstore's stand-in for {_PACKAGE}.{name}")
-        module.__dict__.update(contents)
-        sys.modules[module.__name__] = module
-    sys.meta_path.insert(0, _Finder(modules))
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
 
 
-class _Finder:
-    """Finds ``torchvision.models`` where it is, and gives it its submodules as attributes.
+class _Finder(MetaPathFinder, Loader):
+    """Finds our modules under TorchVision's names."""
 
-    Python itself does so only for those that it loads, and not for those that it finds in ``sys.modules``.
-    """
-
-    def __init__(self, submodules: Mapping[str, ModuleType]) -> None:
-        self._submodules = submodules
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != _PACKAGE:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _Loader(spec.loader.name, spec.loader.path, self._submodules)
-        return spec
-
-
-class _Loader(SourceFileLoader):
-    def __init__(self, name: str, path: str, submodules: Mapping[str, ModuleType]) -> None:
-        super().__init__(name, path)
-        self._submodules = submodules
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
+        if name in {f"{_PACKAGE}._api", f"{_PACKAGE}._utils"}:
+            return ModuleSpec(name, self, origin=f"weightstore's stand-in for {name}")
+        return None
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__dict__.update(self._submodules)
-        super().exec_module(module)
+        module.__dict__.update(_api() if module.__name__.endswith("._api") else _utils())
 
 
 def _api() -> dict[str, Any]:
