@@ -81,9 +81,11 @@ def _of_other_version(version: str) -> Document | None:
         pass  # not made yet, or by a weightstore that wrote another schema
     try:
         from weightstore.loading.torchvision_catalog import make_catalog, write_catalog  # imports torch
-    except ModuleNotFoundError as error:
-        if error.name not in {"torch", "torchvision"}:
-            raise
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        # No torch; or one that this TorchVision was not built for, which its import finds out in many ways.
+        import logging
+
+        logging.getLogger("weightstore").debug("TorchVision %s cannot be imported: %s", version, error)
         return None
     try:
         return write_catalog(path).document
