@@ -5,9 +5,13 @@ BIN := $(VENV)/bin
 # In CI and in a hurry alike, pip says only what went wrong.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test check coverage bench docs fix clean
+.PHONY: demo demo-models test check coverage bench docs fix clean
 
 demo: $(VENV)/.demo
+	$(BIN)/weightstore demo
+
+# The same, and then the models themselves: needs torch, some GB.
+demo-models: $(VENV)/.demo-models
 	$(BIN)/weightstore demo
 
 test: $(VENV)/.test
@@ -46,10 +50,11 @@ $(BIN)/python:
 
 # The suite regenerates the catalog from an installed TorchVision, so it needs the torch extra (some GB).
 $(VENV)/.demo: EXTRAS := demo
-$(VENV)/.test: EXTRAS := test,torch,docs
+$(VENV)/.demo-models: EXTRAS := demo-models
+$(VENV)/.test: EXTRAS := test,demo-models,docs
 $(VENV)/.check: EXTRAS := check,test
 $(VENV)/.docs: EXTRAS := docs
 $(VENV)/.bench: EXTRAS := bench
-$(VENV)/.demo $(VENV)/.test $(VENV)/.check $(VENV)/.docs $(VENV)/.bench: pyproject.toml | $(BIN)/python
+$(VENV)/.demo $(VENV)/.demo-models $(VENV)/.test $(VENV)/.check $(VENV)/.docs $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[$(EXTRAS)]'
 	@touch $@

@@ -53,6 +53,7 @@ VARYING = [
     (re.compile(r"\d+(\.\d+)? ?[kMGT]i?B free"), "<size> free"),
     (re.compile(r"\b\d+(\.\d+)? ?(ms|s|seconds?|minutes?|min)\b"), "<time>"),
     (re.compile(r"\d+(\.\d+)? [kM]B( of \d| were kept|$)", re.MULTILINE), "<size>\\2"),
+    (re.compile(r"\b\d+\.\d%"), "<share>"),  # the last digit depends on the processor
     (re.compile(r"weightstore-demo-\w+|http://127\.0\.0\.1:\d+"), "<somewhere>"),
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?Z?"), "<moment>"),
     (re.compile(r"process \d+ on \S+"), "<process>"),

