@@ -2,13 +2,16 @@
 
 Every enum and every builder of the TorchVision that is installed, by its name, detection's and quantized ones among
 them as TorchVision's registry calls them. Enums need no torch; builders import TorchVision when called, and make their
-models as :func:`weightstore.get_model` does.
+models as :func:`weightstore.get_model` does. They take the deprecated forms as well, ``pretrained=True`` and arguments
+by position, for what TorchVision means by them.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def __getattr__(name: str) -> Any:
@@ -32,12 +35,47 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *upstream.builders(), *upstream.builders().values()})
 
 
-def _builder(name: str) -> Any:
-    def build(*, weights: object = None, **config: Any) -> Any:
-        from weightstore.loading.model import get_model  # torch
+def _builder(name: str) -> Callable[..., Any]:
+    import functools
+    import inspect  # start-up: enums need none
 
-        return get_model(name, weights=weights, **config)
+    from weightstore.weights import upstream
+
+    @functools.cache
+    def real() -> Callable[..., Any]:
+        return _with_legacy(name)
+
+    def build(*args: Any, **config: Any) -> Any:
+        return real()(*args, **config)
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"Return TorchVision's {name}, as :func:`weightstore.get_model` builds it."
-    return functools.wraps(build)(build)
+    weights_enum = upstream.enum(upstream.builders()[name])
+    kinds = inspect.Parameter
+    build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            kinds("weights", kinds.KEYWORD_ONLY, default=None, annotation=weights_enum | None),
+            kinds("progress", kinds.KEYWORD_ONLY, default=True, annotation=bool),
+            kinds("config", kinds.VAR_KEYWORD, annotation=Any),
+        ]
+    )
+    return build
+
+
+def _with_legacy(name: str) -> Callable[..., Any]:
+    """Return TorchVision's builder over our loading, with its deprecated forms translated before it sees them."""
+    import inspect
+
+    from weightstore.loading.model import get_model  # torch
+    from weightstore.weights import upstream
+    from weightstore.weights.legacy import handle_legacy_interface
+
+    theirs = upstream.builder(name)
+    assert theirs is not None, name  # noqa: S101 - it is in the catalog of what is installed
+
+    def build(**config: Any) -> Any:
+        return get_model(theirs, **config)
+
+    build.__name__ = theirs.__name__
+    build.__signature__ = inspect.signature(theirs)  # type: ignore[attr-defined]
+    return handle_legacy_interface(**upstream.legacy_interface(name))(build)

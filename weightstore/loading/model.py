@@ -61,8 +61,12 @@ def get_model(
     if head not in {None, "new"}:
         raise InvalidInput(f"head is 'new' or None, not {head!r}")
     builder = _builder_of(name)
+    weights = _without_legacy(name, builder, weights, config)
     parameters = annotations_of(builder)
     enums = {key: tuple(enums_in(annotation)) for key, annotation in parameters.items()}
+    for key, found in enums.items():  # the backbone's: a member of ours is for TorchVision no member, but a true value
+        if isinstance(config.get(key), Enum):
+            config[key], _ = choose(config[key], found)
     states = _States(client, progress=bool(config.get("progress", True)))
     file = None
     if isinstance(weights, os.PathLike) or (isinstance(weights, str) and is_source(weights)):
@@ -98,6 +102,24 @@ def _builder_of(name: str | Builder) -> Builder:
     from weightstore.weights.names import get_model_builder
 
     return get_model_builder(name)
+
+
+def _without_legacy(name: object, builder: Builder, weights: object, config: dict[str, Any]) -> object:
+    """Translate what TorchVision's builders took once, ``pretrained=True``, in place; return the weights it means.
+
+    They do so themselves, too, and warn of their own lines and not of the caller's.
+    """
+    from weightstore.weights import upstream
+    from weightstore.weights.legacy import translate
+
+    key = name.lower().removeprefix("torchvision/") if isinstance(name, str) else ""
+    if key not in upstream.builders() or not builder.__module__.startswith("torchvision."):
+        return weights
+    if isinstance(weights, bool) or weights == "legacy":
+        config["weights"] = weights
+    for parameter, (deprecated, default) in upstream.legacy_interface(key).items():
+        translate(builder.__name__, config, parameter, deprecated, default)
+    return config.pop("weights", weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from torchvision.transforms import InterpolationMode
 
 from weightstore.catalog.entries import Catalog
 from weightstore.store.layout import translated, write_record
+from weightstore.weights.transforms import Transforms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -318,8 +319,8 @@ def survives_json(value: Any) -> bool:
 
 
 def transforms_class(transforms: Any) -> type:
-    """The preset behind the ``transforms`` of a member, which is a class or a partial of one."""
-    found = transforms.func if isinstance(transforms, functools.partial) else transforms
+    """The preset behind the ``transforms`` of a member: a class or a partial of one, as ours, too, in a stand-in."""
+    found = transforms.func if isinstance(transforms, functools.partial | Transforms) else transforms
     if not isinstance(found, type):
         raise TypeError(f"transforms that are not a class: {found!r}")
     return found
@@ -334,6 +335,8 @@ def transforms_spec(transforms: Any) -> dict[str, Json]:
             raise ValueError(f"transforms with positional arguments: {transforms!r}")
         if not transforms.keywords:
             raise ValueError(f"a partial without arguments cannot be told from its class: {transforms!r}")
+        keywords = transforms.keywords
+    elif isinstance(transforms, Transforms):
         keywords = transforms.keywords
     return {
         "class": f"{preset.__module__}.{preset.__qualname__}",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from weightstore.weights.transforms import Transforms
 
 _E = TypeVar("_E", bound="type[WeightsEnum]")
+# The attribute of an enum that a catalog describes, and no module has: the catalog's namespace.
+CATALOG_OF = "__weightstore_catalog__"
 
 
 class _Value:
@@ -59,7 +61,9 @@ class WeightsEnum(enum.Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> Any:
-        return next((member for member in cls if member.value == value), None)
+        # Of entries that are equal, the one itself.
+        same = [member for member in cls if member.value == value]
+        return next((member for member in same if member.value is value), same[0] if same else None)
 
     @classmethod
     def verify(cls, obj: Any) -> Any:
@@ -211,7 +215,21 @@ class WeightsEnum(enum.Enum):
         return self
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        namespace = getattr(self.__class__, CATALOG_OF, None)
+        if namespace is not None:
+            return _of_catalog, (namespace, self.__class__.__name__, self._name_)
         return getattr, (self.__class__, self._name_)
+
+
+def _of_catalog(namespace: str, enum_name: str, member: str) -> Any:
+    from weightstore.weights.upstream import from_catalogs  # start-up: naming weights needs none
+
+    found = from_catalogs(namespace, enum_name)
+    if found is None:
+        from weightstore.errors import UnknownName
+
+        raise UnknownName(name=f"{namespace}/{enum_name}.{member}")
+    return found[member]
 
 
 def extend(weights_enum: _E, **entries: Weights) -> _E:

@@ -20,6 +20,12 @@ class FrozenList(tuple[Any, ...]):
     def __hash__(self) -> int:
         return tuple.__hash__(self)
 
+    def __add__(self, other: Any) -> Any:
+        return [*self, *other] if isinstance(other, list) else tuple.__add__(self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return [*other, *self] if isinstance(other, list) else NotImplemented
+
     def __getitem__(self, index: Any) -> Any:
         found = tuple.__getitem__(self, index)
         return FrozenList(found) if isinstance(index, slice) else found

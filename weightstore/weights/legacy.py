@@ -2,7 +2,7 @@
 
 What each deprecated form means is TorchVision's business, to the letter: builders that are decorated here behave as
 they do there, and warn with the same words. Only that the warning names the caller's line: the first that is neither
-ours nor TorchVision's. Python then shows it once for each such line.
+ours nor TorchVision's, and once for each such line.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _MISSING = object()
 _OURS = (
     "weightstore.weights.",
     "weightstore.loading.",
-    "weightstore.torchvision",
+    "weightstore.torchvision.",
     "torchvision.",
     "torch.",
-    "functools",
+    "functools.",
 )
 
 
@@ -73,7 +73,7 @@ def handle_legacy_interface(
         @functools.wraps(builder)
         def build(*args: Any, **kwargs: Any) -> _R:
             for parameter, (deprecated, default) in weights.items():
-                _translate(builder.__name__, kwargs, parameter, deprecated, default)
+                translate(builder.__name__, kwargs, parameter, deprecated, default)
             return builder(*args, **kwargs)
 
         return build
@@ -81,7 +81,7 @@ def handle_legacy_interface(
     return decorate
 
 
-def _translate(name: str, kwargs: dict[str, Any], parameter: str, deprecated: str, default: Any) -> None:
+def translate(name: str, kwargs: dict[str, Any], parameter: str, deprecated: str, default: Any) -> None:
     """Replace a deprecated argument, if there is one, by what it stands for."""
     given = kwargs.get(parameter, _MISSING)
     if given is _MISSING and deprecated not in kwargs:
@@ -111,14 +111,42 @@ def _translate(name: str, kwargs: dict[str, Any], parameter: str, deprecated: st
     kwargs[parameter] = meant
 
 
+_shown: set[tuple[str, int, str]] = set()
+
+
 def warn(message: str) -> None:
-    """Warn whoever called from outside of this package and TorchVision, at the line of the call."""
+    """Warn whoever called from outside of this package and TorchVision, at the line of the call, and once for each.
+
+    Python does the same by default, but forgets what it has shown each time that anything anywhere changes the filters,
+    and torch does that all the time. A filter that asks for every warning, or for errors, gets what it asks for.
+    """
     frame = sys._getframe(1)  # noqa: SLF001 - what warnings.warn(skip_file_prefixes=…) does, from Python 3.12 on
-    level = 2
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).startswith(_OURS):
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__', '')}.".startswith(_OURS):
         frame = frame.f_back
-        level += 1
-    warnings.warn(message, UserWarning, stacklevel=level)
+    module = str(frame.f_globals.get("__name__", "<unknown>"))
+    place = (frame.f_code.co_filename, frame.f_lineno, message)
+    if _action(message, module, frame.f_lineno) == "default":
+        if place in _shown:
+            return
+        _shown.add(place)
+        registry = None
+    else:
+        registry = frame.f_globals.setdefault("__warningregistry__", {})
+    warnings.warn_explicit(message, UserWarning, *place[:2], module=module, registry=registry)
+
+
+def _action(message: str, module: str, line: int) -> str:
+    """Return what the filters say is to be done with a warning, as Python decides it."""
+    filters = getattr(warnings, "_get_filters", lambda: warnings.filters)()  # each context's own, from Python 3.14 on
+    for action, text, category, where, number in filters:
+        if (
+            issubclass(UserWarning, category)
+            and (text is None or text.match(message))
+            and (where is None or where.match(module))
+            and number in (0, line)
+        ):
+            return str(action)
+    return str(getattr(warnings, "defaultaction", "default"))
 
 
 def _listed(names: Mapping[str, Any]) -> str:

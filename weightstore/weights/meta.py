@@ -57,6 +57,16 @@ class Meta(Mapping[str, Any]):
     def __hash__(self) -> int:
         return hash(frozenset(self._items))
 
+    def __or__(self, other: object) -> dict[str, Any]:
+        return {**self, **other} if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: object) -> dict[str, Any]:
+        return {**other, **self} if isinstance(other, Mapping) else NotImplemented
+
+    def copy(self) -> dict[str, Any]:
+        """Return a dict of the same items, which is the caller's own."""
+        return dict(self)
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({{{', '.join(f'{key!r}: {_short(value)}' for key, value in self._items.items())}}})"

@@ -143,10 +143,12 @@ def enum_of(builder: Builder) -> type[Enum]:
 
 
 def is_weights_enum(thing: object) -> typing.TypeGuard[type[Enum]]:
-    """Tell whether something is a weights enum: one of ours, or TorchVision's."""
+    """Tell whether something is a weights enum: one of ours, TorchVision's, or whose members say where bytes are."""
     if not (isinstance(thing, type) and issubclass(thing, Enum)):
         return False
-    return issubclass(thing, WeightsEnum) or any(base.__name__ == "WeightsEnum" for base in thing.__mro__)
+    if issubclass(thing, WeightsEnum) or any(base.__name__ == "WeightsEnum" for base in thing.__mro__):
+        return True
+    return any(isinstance(getattr(member.value, "url", None), str) for member in thing)
 
 
 def enums_in(annotation: Any) -> Iterator[type[Enum]]:

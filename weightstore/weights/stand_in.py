@@ -52,11 +52,16 @@ class _Finder(MetaPathFinder, Loader):
 
 def _api() -> dict[str, Any]:
     models = Models()
-    names = ("register_model", "get_model_builder", "get_model", "get_model_weights", "list_models")
+    names = ("get_model", "get_model_builder", "get_model_weights", "list_models")
     public = {name: getattr(models, name) for name in names}
     public |= {"Weights": Weights, "WeightsEnum": WeightsEnum, "get_weight": _get_weight}
-    # What imports a module by hand looks for the public ones, and TorchVision's own code for the rest.
-    return public | {"__all__": sorted(public), "BUILTIN_MODELS": models.builders, "_get_enum_from_fn": enum_of}
+    # Upstream's list leaves out what only authors of models need; its own code imports that all the same.
+    rest = {
+        "register_model": models.register_model,
+        "BUILTIN_MODELS": models.builders,
+        "_get_enum_from_fn": enum_of,
+    }
+    return {"__all__": sorted(public), **public, **rest}
 
 
 def _utils() -> dict[str, Any]:

@@ -13,7 +13,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from weightstore.weights.entry import Weights
-from weightstore.weights.enum import WeightsEnum
+from weightstore.weights.enum import CATALOG_OF, WeightsEnum
 from weightstore.weights.frozen import FrozenList
 from weightstore.weights.meta import Later, Meta
 from weightstore.weights.transforms import Transforms
@@ -81,9 +81,11 @@ def _of_other_version(version: str) -> Document | None:
         pass  # not made yet, or by a weightstore that wrote another schema
     try:
         from weightstore.loading.torchvision_catalog import make_catalog, write_catalog  # imports torch
-    except ModuleNotFoundError as error:
-        if error.name not in {"torch", "torchvision"}:
-            raise
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        # No torch; or one that this TorchVision was not built for, which its import finds out in many ways.
+        import logging
+
+        logging.getLogger("weightstore").debug("TorchVision %s cannot be imported: %s", version, error)
         return None
     try:
         return write_catalog(path).document
@@ -95,6 +97,24 @@ def _of_other_version(version: str) -> Document | None:
 def builders() -> Mapping[str, str]:
     """Return the names of TorchVision's builders, each with the name of its enum."""
     return {about["builder"]: name for name, about in document()["enums"].items() if about.get("builder")}
+
+
+def legacy_interface(builder_name: str) -> dict[str, tuple[str, Callable[[dict[str, Any]], WeightsEnum | None]]]:
+    """Return what a builder's deprecated parameters mean, as :func:`handle_legacy_interface` takes it."""
+    interface: Mapping[str, Any] = document()["enums"][builders()[builder_name]].get("legacy") or {}
+    return {key: (about["parameter"], functools.partial(_meant, about)) for key, about in interface.items()}
+
+
+def _meant(about: Mapping[str, Any], config: Mapping[str, Any]) -> WeightsEnum | None:
+    name = about["default"]
+    if config.get("quantize"):
+        name = about.get("default_quantized", name)
+    if config[about["parameter"]] == "legacy":
+        name = about.get("default_legacy", name)
+    if name is None:
+        return None
+    enum_name, _, member = name.partition(".")
+    return enum(enum_name)[member]
 
 
 def has_enum(name: str) -> bool:
@@ -115,13 +135,13 @@ def enum(name: str) -> type[WeightsEnum]:
 def from_catalogs(namespace: str, name: str) -> type[WeightsEnum] | None:
     """Return an enum that an installed package's catalog, or a configured one, describes; or None.
 
-    Its members are pickled by this module's attribute of the enum's name.
+    Its members are pickled by their names, and read back where the catalog is known.
     """
     from weightstore.catalog.registry import Catalogs
     from weightstore.config import Config
 
     for one in Catalogs(Config.load().catalogs).all():
-        if name in set(one.enums()) and (not namespace or one.namespace.lower() == namespace):
+        if name in set(one.enums()) and (not namespace or one.namespace.lower() == namespace.lower()):
             return _described(one, name)
     return None
 
@@ -134,7 +154,9 @@ def _described(catalog: Catalog, name: str) -> type[WeightsEnum]:
     if key not in _from_catalogs:
         for _ in (catalog.entry(name, member) for member in catalog.members(name)):
             pass  # checks what others have written
-        _from_catalogs.setdefault(key, _made(catalog.document, name, module=f"{__name__}.{catalog.namespace}"))
+        made = _made(catalog.document, name, module=catalog.namespace)
+        type.__setattr__(made, CATALOG_OF, catalog.namespace)
+        _from_catalogs.setdefault(key, made)
     return _from_catalogs[key]
 
 
@@ -144,7 +166,8 @@ def _made(document: Document, name: str, *, module: str) -> type[WeightsEnum]:
     lists = {one["categories"] for one in about["entries"].values() if one.get("categories")}
     categories = {one: FrozenList(document["categories"][one]) for one in lists}
     task = about.get("task") or ""
-    members = {member: _weights(values, task, categories) for member, values in about["entries"].items()}
+    namespace = document["namespace"]
+    members = {member: _weights(values, task, categories, namespace) for member, values in about["entries"].items()}
     members |= {alias: members[target] for alias, target in about.get("aliases", {}).items()}
     if about.get("default"):
         members["DEFAULT"] = members[about["default"]]
@@ -152,7 +175,7 @@ def _made(document: Document, name: str, *, module: str) -> type[WeightsEnum]:
     return made
 
 
-def _weights(values: Mapping[str, Any], task: str, categories: Mapping[str, FrozenList]) -> Weights:
+def _weights(values: Mapping[str, Any], task: str, categories: Mapping[str, FrozenList], namespace: str) -> Weights:
     size = values.get("size")
     items: dict[str, Any] = {
         "min_size": tuple(values["min_size"]) if values.get("min_size") else None,
@@ -162,7 +185,7 @@ def _weights(values: Mapping[str, Any], task: str, categories: Mapping[str, Froz
         "recipe": values.get("recipe"),
         "license": values.get("licence_url"),
         "backend": values.get("backend"),
-        "unquantized": _Original(values["unquantized"]) if values.get("unquantized") else None,
+        "unquantized": _Original(values["unquantized"], namespace) if values.get("unquantized") else None,
         "_metrics": {
             data_set: {key: float("nan") if value is None else value for key, value in metrics.items()}
             for data_set, metrics in (values.get("metrics") or {}).items()
@@ -188,12 +211,21 @@ def _weights(values: Mapping[str, Any], task: str, categories: Mapping[str, Froz
 class _Original(Later):
     """The weights that others were quantized from."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, namespace: str) -> None:
         self.name = name
+        self._namespace = namespace
 
     def resolve(self) -> WeightsEnum:
         enum_name, _, member = self.name.partition(".")
-        return enum(enum_name)[member]
+        if self._namespace == "torchvision":
+            return enum(enum_name)[member]
+        found = from_catalogs(self._namespace, enum_name)
+        if found is None:
+            raise KeyError(f"{self._namespace}/{self.name}")
+        return found[member]
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 def ours_of(theirs: type[Enum]) -> type[Enum]:
