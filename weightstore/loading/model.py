@@ -74,7 +74,7 @@ def get_model(
         weights = file.member
     weights, expected = choose(weights, enums.get("weights", ()))
     members = [member for found in enums.values() for enum in found for member in enum]
-    if isinstance(weights, Enum):  # also where the annotation does not tell
+    if isinstance(weights, Enum) and not enums.get("weights"):  # the annotation does not tell
         members.append(weights)
         expected = weights
     if file is not None and file.member is None:
