@@ -10,8 +10,6 @@ network, and no torch, before something asks for it.
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import json  # noqa: F401 - 1 ms here, which the first name of weights would cost otherwise
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0.dev0"
