@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from weightstore.weights.enum import WeightsEnum
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
     Builder = Callable[..., Any]
 
-_B = TypeVar("_B", bound=Callable[..., Any])
+_B = TypeVar("_B", bound="Callable[..., Any]")
 BUILDERS_GROUP = "weightstore.builders"
 ENUMS_GROUP = "weightstore.enums"
 
