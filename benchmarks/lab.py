@@ -95,22 +95,18 @@ class Lab:
 
     def env(self, job: Job) -> dict[str, str]:
         """The environment of a process: no proxies, caches in its own directory, the origin's CA over TLS."""
-        return self.env_for(job.into, job.ca_file)
-
-    def env_for(self, into: Path, ca_file: Path | None = None) -> dict[str, str]:
-        """The same for a process that downloads nothing."""
         inherited = {name: value for name, value in self.environ.items() if not _steers_a_tool(name)}
-        authority = {"SSL_CERT_FILE": str(ca_file), "REQUESTS_CA_BUNDLE": str(ca_file)}
+        authority = {"SSL_CERT_FILE": str(job.ca_file), "REQUESTS_CA_BUNDLE": str(job.ca_file)}
         return {
             **inherited,
-            "HF_HOME": str(into / "hf"),
+            "HF_HOME": str(job.into / "hf"),
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "TORCH_HOME": str(into / "torch"),
+            "TORCH_HOME": str(job.into / "torch"),
             "WEIGHTSTORE_CONFIG": os.devnull,
-            "WEIGHTSTORE_HOME": str(into / "store"),
-            "WEIGHTSTORE_STATE": str(into / "state"),
-            **(authority if ca_file else {}),
+            "WEIGHTSTORE_HOME": str(job.into / "store"),
+            "WEIGHTSTORE_STATE": str(job.into / "state"),
+            **(authority if job.ca_file else {}),
         }
 
     def new_directory(self) -> Path:

@@ -31,16 +31,11 @@ class MeasurementFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run. ``repeat_seconds`` is the median of the calls after the first.
-
-    Of a model, ``first_seconds`` is its first call after it was ready, and ``peak_first_bytes`` the peak after that.
-    """
+    """One run. ``repeat_seconds`` is the median of the calls after the first."""
 
     seconds: float
     peak_rss_bytes: int | None = None
     repeat_seconds: float | None = None
-    first_seconds: float | None = None
-    peak_first_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import statistics
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from benchmarks import models, tools
+from benchmarks import tools
 from benchmarks.lab import MIB, row_of, seconds_row
 from benchmarks.measure import MeasurementFailed, Sample, Series, emptied, interleave, run_herd, run_program, run_tool
 from benchmarks.table import Bar, Row, Table
@@ -279,7 +278,4 @@ SCENARIOS: dict[str, Callable[[Lab], Table]] = {
     "warm": warm,
     "startup": startup,
     "memory": memory,
-    **{f"load-{name}": functools.partial(models.load, name=name) for name in models.LIMITS},
-    "naming": models.naming,
-    "get_weight": models.get_weight,
 }
