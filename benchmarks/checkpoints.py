@@ -1,4 +1,4 @@
-"""Checkpoints of TorchVision's shapes, in a process of its own: ``python -m benchmarks.checkpoints MODEL PTH SAFETENSORS``.
+"""Checkpoints of TorchVision's shapes: ``python -m benchmarks.checkpoints MODEL PTH SAFETENSORS``.
 
 TorchVision's builder fills them with random numbers, as it does before any training. What it fills with zeros (the last
 layer of a ViT) becomes random as well, so that the output says whether the weights were loaded.

@@ -1,7 +1,7 @@
 """From a checkpoint on disk to a model ready for eval, in a fresh process: ``python -m benchmarks.loaders TOOL``.
 
-The job comes on standard input. The worker imports what the tool needs, reads the checkpoint once so that it lies in the
-page cache, prints ``ready`` and waits for a line. Then it builds and loads the model, and runs it once.
+The job comes on standard input. The worker imports what the tool needs, reads the checkpoint once so that it lies in
+the page cache, prints ``ready`` and waits for a line. Then it builds and loads the model, and runs it once.
 """
 
 from __future__ import annotations
