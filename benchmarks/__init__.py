@@ -1,1 +1,1 @@
-"""weightstore against its peers, downloading from nginx on loopback, loading and starting: ``python -m benchmarks.run``."""
+"""weightstore against its peers, fetching from nginx on loopback, loading, starting: ``python -m benchmarks.run``."""

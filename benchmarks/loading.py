@@ -29,15 +29,16 @@ FASTER = {"resnet50": 5, "vit_b_16": 15, "vit_l_16": 30, "convnext_large": 30, "
 SUM = "with the first pass"
 PEAK = "peak memory until ready ÷ checkpoint"
 NOTE = """\
-The checkpoints have TorchVision's shapes and random values: TorchVision's builder made them, `torch.save` and `save_file`
-wrote them. All tools get the member of TorchVision's enum, its URL replaced beforehand by that of the file, which is named
-for its own digest: so TorchVision finds the file in `torch.hub`'s cache, which it does not verify, and weightstore finds it
-in its store, offline, verified, with a receipt. Our first call makes the client and reads the catalog as well. The third is
-how timm loads: the model at random, `load_file`, `load_state_dict`. All imports are done and the file is in the page cache
-before the clock starts. The first pass is of one image at the weights' crop, under `no_grad`; what it puts out is the same
-for all three, bit by bit. Memory is the resident set at its highest less what was resident before the clock started. Pages
-of the checkpoint that are mapped count once they are touched, mostly in the pass, which also takes memory for activations
-and for parts of torch that nothing needed before."""
+The checkpoints have TorchVision's shapes and random values: TorchVision's builder made them, `torch.save` and
+`save_file` wrote them. All tools get the member of TorchVision's enum, its URL replaced beforehand by that of the
+file, which is named for its own digest: so TorchVision finds the file in `torch.hub`'s cache, which it does not
+verify, and weightstore finds it in its store, offline, verified, with a receipt. Our first call makes the client and
+reads the catalog as well. The third is how timm loads: the model at random, `load_file`, `load_state_dict`. All
+imports are done and the file is in the page cache before the clock starts. The first pass is of one image at the
+weights' crop, under `no_grad`; what it puts out is the same for all three, bit by bit. Memory is the resident set at
+its highest less what was resident before the clock started. Pages of the checkpoint that are mapped count once they
+are touched, mostly in the pass, which also takes memory for activations and for parts of torch that nothing needed
+before."""
 
 
 def load(lab: Lab) -> Table:
