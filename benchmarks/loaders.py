@@ -33,16 +33,16 @@ def weightstore(job: Job, member: Any) -> Callable[[], Any]:
         module = importlib.import_module(f"weightstore.{package}")
         for found in pkgutil.walk_packages(module.__path__, f"{module.__name__}."):
             importlib.import_module(found.name)
-    importlib.import_module("weightstore.shortcuts")
-    _read(library.path(_target_url(job), fetch=False))
-    importlib.import_module("weightstore.shortcuts")._client.cache_clear()  # noqa: SLF001 - the first call makes it
+    for name in ("weightstore.shortcuts", "tomllib"):
+        importlib.import_module(name)
+    _read(_hub_file(job))  # the store's, by another name: asking the library would leave it warmer than a first call
     return lambda: library.get_model(job.model.builder, weights=member).eval()
 
 
 def torchvision(job: Job, member: Any) -> Callable[[], Any]:
     """TorchVision's builder with ``torch.hub``'s cache, which ``TORCH_HOME`` names."""
     build = importlib.import_module("torchvision.models").get_model_builder(job.model.builder)
-    _read(job.into / "torch" / "hub" / "checkpoints" / job.targets[0].name)
+    _read(_hub_file(job))
     return lambda: build(weights=member).eval()
 
 
@@ -123,6 +123,10 @@ def _member(job: Job) -> Any:
 
 def _target_url(job: Job) -> str:
     return job.targets[0].url
+
+
+def _hub_file(job: Job) -> Path:
+    return job.into / "torch" / "hub" / "checkpoints" / job.targets[0].name
 
 
 def _read(path: Path) -> None:
