@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks import tools
 from benchmarks.lab import MIB, row_of
-from benchmarks.measure import LIMIT_S, REPOSITORY, MeasurementFailed, Sample, Series, emptied, run_loader, run_tool
+from benchmarks.loaders import SAFETENSORS
+from benchmarks.measure import MeasurementFailed, Sample, Series, emptied, run_loader, run_python, run_tool
 from benchmarks.report import number
 from benchmarks.table import Bar, Row, Table
 
@@ -115,7 +114,8 @@ def _prepared(lab: Lab, model: Model) -> Iterator[_Prepared]:
     """
     with emptied(lab.new_directory()) as into:
         part = lab.origin.files / f"{model.builder}.part"
-        _make(model, part, into / "model.safetensors", lab.env(lab.job([], into)))
+        files = (str(part), str(into / SAFETENSORS))
+        run_python(("-m", "benchmarks.checkpoints", model.builder, *files), lab.env(lab.job([], into)))
         file = lab.origin.adopt(part, model.builder)
         try:
             job = replace(lab.job([file], into), model=model)
@@ -127,15 +127,6 @@ def _prepared(lab: Lab, model: Model) -> Iterator[_Prepared]:
         checkpoints.mkdir(parents=True)
         (checkpoints / file.name).symlink_to(_blob(into / "store", file.sha256))
         yield _Prepared(job, {**env, "WEIGHTSTORE_OFFLINE": "1"})
-
-
-def _make(model: Model, pth: Path, safetensors: Path, env: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "benchmarks.checkpoints", model.builder, str(pth), str(safetensors)]
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
-    if done.returncode:
-        raise MeasurementFailed(done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}")
 
 
 def _blob(store: Path, sha256: str) -> Path:

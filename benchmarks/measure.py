@@ -139,14 +139,19 @@ def run_loader(tool: Tool, job: Job, env: Mapping[str, str]) -> Sample:
         worker.kill()
 
 
-def run_code(code: str, env: Mapping[str, str]) -> Sample:
-    """What Python code that prints a number of seconds measured of itself; raises MeasurementFailed."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=dict(env), capture_output=True, text=True, timeout=LIMIT_S, check=False
-    )
+def run_python(arguments: Sequence[str], env: Mapping[str, str]) -> str:
+    """What a Python process prints; raises MeasurementFailed."""
+    command = [sys.executable, *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=dict(env), capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        msg = f"no end after {LIMIT_S} s"
+        raise MeasurementFailed(msg) from None
     if done.returncode:
         raise MeasurementFailed(done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}")
-    return Sample(float(done.stdout))
+    return done.stdout
 
 
 def run_program(command: Sequence[str], env: Mapping[str, str]) -> Sample:

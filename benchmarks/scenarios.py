@@ -16,9 +16,9 @@ from benchmarks.measure import (
     Series,
     emptied,
     interleave,
-    run_code,
     run_herd,
     run_program,
+    run_python,
     run_tool,
 )
 from benchmarks.table import Bar, Row, Table
@@ -259,7 +259,7 @@ def naming(lab: Lab) -> Table:
         for key in [key for key in imports if key not in missing]:
             contenders[f"bare:{key}"] = _program((sys.executable, *BARE), env)
             contenders[key] = _program((sys.executable, "-c", labels[key]), env)
-        contenders["name"] = lambda: run_code(NAMING, env)
+        contenders["name"] = lambda: Sample(float(run_python(("-c", NAMING), env)))
         series = interleave(contenders, rounds=lab.scale.rounds * lab.scale.starts_per_round, say=lab.say)
     rows = [_startup_row(key, labels[key], series, missing.get(key)) for key in imports]
     bare = tuple(value for row in rows for value in row.beside or ())
