@@ -14,13 +14,14 @@ import json
 import pkgutil
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.job import Job
+from benchmarks.resident import peak_bytes, start_peak_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 # The checkpoint's place below a job's directory, for the tool that takes a file.
 SAFETENSORS = "model.safetensors"
@@ -84,13 +85,12 @@ def main() -> None:
     print("ready", flush=True)
     sys.stdin.readline()
 
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from what is resident now
-    before_bytes = _status_bytes("VmRSS")
+    before_bytes = start_peak_again()
     with contextlib.redirect_stdout(sys.stderr):
         start = time.perf_counter()
         model = load()
         loaded = time.perf_counter()
-        peak_ready_bytes = _status_bytes("VmHWM")
+        peak_ready_bytes = peak_bytes()
         pass_start = time.perf_counter()
         with torch.no_grad():
             output = model(batch)
@@ -98,7 +98,7 @@ def main() -> None:
     measured = {
         "seconds": loaded - start,
         "pass_seconds": end - pass_start,
-        "peak_rss_bytes": _status_bytes("VmHWM") - before_bytes,
+        "peak_rss_bytes": peak_bytes() - before_bytes,
         "ready_rss_bytes": peak_ready_bytes - before_bytes,
         "output": hashlib.sha256(output.numpy().tobytes()).hexdigest(),
     }
@@ -134,14 +134,6 @@ def _read(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
         while file.readinto(buffer):
             pass
-
-
-def _status_bytes(name: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    msg = f"/proc/self/status has no {name}"
-    raise RuntimeError(msg)
 
 
 if __name__ == "__main__":
