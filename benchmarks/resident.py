@@ -18,7 +18,7 @@ def peak_bytes() -> int:
 
 
 def start_peak_again() -> int:
-    """Has the peak count from here, and returns it: what is resident now, or, where that is refused, the peak so far."""
+    """Has the peak count from here, and returns it: what is resident now; where that is refused, the peak so far."""
     with contextlib.suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
     return peak_bytes()
