@@ -1,1 +1,1 @@
-"""Downloads of weightstore against its peers, on one nginx on loopback: ``python -m benchmarks.run``."""
+"""weightstore against its peers, fetching from nginx on loopback, loading, starting: ``python -m benchmarks.run``."""

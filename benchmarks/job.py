@@ -1,4 +1,4 @@
-"""What a tool is asked to fetch, as it travels to a worker's standard input."""
+"""What a tool is asked to fetch or to load, as it travels to a worker's standard input."""
 
 from __future__ import annotations
 
@@ -18,11 +18,20 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
+class Model:
+    """A TorchVision model to get ready, by the names of its builder and of the member of its enum."""
+
+    builder: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Files to fetch into one directory; ``str()`` and ``parse()`` are inverses.
 
     ``repeats`` is how often the same call is made again after the first, in the same process. ``local`` is
-    where the origin keeps its files, for the tool that downloads nothing.
+    where the origin keeps its files, for the tool that downloads nothing. ``model`` is what the target, which is in
+    ``into`` already, is to be loaded into.
     """
 
     targets: tuple[Target, ...]
@@ -30,6 +39,7 @@ class Job:
     local: Path
     repeats: int = 0
     ca_file: Path | None = None
+    model: Model | None = None
 
     def __str__(self) -> str:
         return json.dumps(asdict(self), default=str)
@@ -38,6 +48,7 @@ class Job:
     def parse(cls, text: str) -> Job:
         fields = json.loads(text)
         fields["targets"] = tuple(Target(**target) for target in fields["targets"])
+        fields["model"] = Model(**fields["model"]) if fields["model"] is not None else None
         for name in ("into", "local", "ca_file"):
             fields[name] = Path(fields[name]) if fields[name] is not None else None
         return cls(**fields)

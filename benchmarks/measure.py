@@ -31,11 +31,18 @@ class MeasurementFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run. ``repeat_seconds`` is the median of the calls after the first."""
+    """One run. ``repeat_seconds`` is the median of the calls after the first.
+
+    Of loading a model: ``pass_seconds`` is its first forward pass, ``ready_rss_bytes`` the peak before it, and
+    ``output`` the digest of what came out.
+    """
 
     seconds: float
     peak_rss_bytes: int | None = None
     repeat_seconds: float | None = None
+    pass_seconds: float | None = None
+    ready_rss_bytes: int | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ class Worker:
     def __init__(self, tool: Tool, job: Job, env: Mapping[str, str]) -> None:
         self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in result()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", tool.key, "--json"],
+            [sys.executable, "-m", tool.worker, tool.key, "--json"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -119,6 +126,32 @@ def run_tool(tool: Tool, job: Job, env: Mapping[str, str]) -> Sample:
             msg = f"{target.name} is missing or short"
             raise MeasurementFailed(msg)
     return sample
+
+
+def run_loader(tool: Tool, job: Job, env: Mapping[str, str]) -> Sample:
+    """One model made ready by ``tool`` in a fresh process; raises MeasurementFailed."""
+    worker = Worker(tool, job, env)
+    try:
+        worker.await_ready()
+        worker.go()
+        return worker.result()
+    finally:
+        worker.kill()
+
+
+def run_python(arguments: Sequence[str], env: Mapping[str, str]) -> str:
+    """What a Python process prints; raises MeasurementFailed."""
+    command = [sys.executable, *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=dict(env), capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        msg = f"no end after {LIMIT_S} s"
+        raise MeasurementFailed(msg) from None
+    if done.returncode:
+        raise MeasurementFailed(done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}")
+    return done.stdout
 
 
 def run_program(command: Sequence[str], env: Mapping[str, str]) -> Sample:

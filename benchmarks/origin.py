@@ -69,6 +69,17 @@ class Origin:
         part.rename(part.with_name(name))
         return ServedFile(name, size_bytes, sha256)
 
+    def adopt(self, part: Path, stem: str) -> ServedFile:
+        """Serves a file that lies among the origin's already, renamed as above."""
+        with part.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        name = f"{stem}-{sha256[:8]}.pth"
+        part.rename(self.files / name)
+        return ServedFile(name, (self.files / name).stat().st_size, sha256)
+
+    def remove(self, file: ServedFile) -> None:
+        (self.files / file.name).unlink()
+
     def url(self, file: ServedFile, *, capped: bool = False, tls: bool = False) -> str:
         return self._nginx.url(f"/{file.name}", scheme="https" if tls else "http", capped=capped)
 

@@ -40,9 +40,10 @@ class Circumstances:
 def markdown(table: Table) -> str:
     """A heading, the table, and its note."""
     reference = table.row(table.reference) if table.reference else None
+    compared = reference.label if reference else table.beside
     middle = f"{table.unit}, highest" if table.worst else f"{table.unit}, median"
-    header = ["tool", middle, "min–max", *([f"× {reference.label}"] if reference else []), *table.columns, "bar"]
-    lines = [header, *(_cells(table, row, has_reference=reference is not None) for row in table.rows)]
+    header = ["tool", middle, "min–max", *([f"× {compared}"] if compared else []), *table.columns, "bar"]
+    lines = [header, *(_cells(table, row, has_reference=bool(compared)) for row in table.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     rule = ["-" * width for width in widths]
     grid = [
@@ -92,7 +93,7 @@ def number(value: float) -> str:
 def _cells(table: Table, row: Row, *, has_reference: bool) -> list[str]:
     summary = table.summary(row)
     outcomes = [_outcome_text(table, table.outcome(bar)) for bar in table.bars if bar.row == row.key]
-    ratio = table.ratio(row, table.reference) if table.reference and row.key != table.reference else None
+    ratio = table.ratio(row, table.reference or "") if has_reference and row.key != table.reference else None
     return [
         row.label,
         number(summary.middle) if summary else row.missing or "not measured",
@@ -117,11 +118,13 @@ def _outcome_text(table: Table, outcome: Outcome) -> str:
 
 def _limit_text(table: Table, bar: Bar) -> str:
     other = table.row(bar.against) if bar.against else None
+    of = f"{bar.of} " if bar.of else ""
     if other is None:
-        return f"≤ {number(bar.limit)} {table.unit}"
+        return f"{of}≤ {number(bar.limit)}{'' if bar.of else f' {table.unit}'}"
+    label = table.beside or other.label
     if bar.faster:
-        return f"≥ {number(1 / bar.limit)} × faster than {other.label}"
-    return f"≤ {number(bar.limit)} × {other.label}"
+        return f"{of}≥ {number(1 / bar.limit)} × faster than {label}"
+    return f"{of}≤ {number(bar.limit)} × {label}"
 
 
 def _value_text(bar: Bar, measured: Spread) -> str:

@@ -28,7 +28,7 @@ DEFAULT_PAGE = ROOT / "docs" / "reference" / "benchmarks.md"
 DEFAULT_RESULTS = ROOT / "benchmarks" / "results.json"
 # Measured: while others kept both cores busy torch.hub took 2.5 to 3.5 s for 1 GiB, a minute later 1.6 to 2.0 s.
 QUIET_LOAD = 0.5
-PEERS = ("torch", "pooch", "huggingface_hub", "requests", "urllib3")
+PEERS = ("torch", "torchvision", "safetensors", "pooch", "huggingface_hub", "requests", "urllib3")
 PROGRAMS = {"nginx": ("nginx", "-v"), "aria2c": ("aria2c", "--version"), "curl": ("curl", "--version")}
 
 

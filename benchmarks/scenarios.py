@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING
 
 from benchmarks import tools
 from benchmarks.lab import MIB, row_of, seconds_row
-from benchmarks.measure import MeasurementFailed, Sample, Series, emptied, interleave, run_herd, run_program, run_tool
+from benchmarks.loading import load
+from benchmarks.measure import (
+    MeasurementFailed,
+    Sample,
+    Series,
+    emptied,
+    interleave,
+    run_herd,
+    run_program,
+    run_python,
+    run_tool,
+)
 from benchmarks.table import Bar, Row, Table
 
 if TYPE_CHECKING:
@@ -28,6 +39,15 @@ ONE_FILE_TOOLS = (
     tools.SHA256,
 )
 BARE = ("-c", "pass")
+NAMING = """
+import sys, time
+import weightstore
+start = time.perf_counter()
+weightstore.get_weight("ResNet50_Weights.IMAGENET1K_V2")
+print(time.perf_counter() - start)
+if "torch" in sys.modules:
+    sys.exit("torch was imported")
+"""
 
 
 def big(lab: Lab) -> Table:
@@ -227,6 +247,37 @@ def startup(lab: Lab) -> Table:
     )
 
 
+def naming(lab: Lab) -> Table:
+    imports = {"import": "weightstore", "import-torchvision": "torchvision.models"}
+    labels = {key: f"import {module}" for key, module in imports.items()}
+    with emptied(lab.new_directory()) as into:
+        env = lab.env(lab.job([], into))
+        missing = (
+            {} if tools.LOAD_TORCHVISION.missing() is None else {"import-torchvision": "not installed (torchvision)"}
+        )
+        contenders: dict[str, Callable[[], Sample]] = {}
+        for key in [key for key in imports if key not in missing]:
+            contenders[f"bare:{key}"] = _program((sys.executable, *BARE), env)
+            contenders[key] = _program((sys.executable, "-c", labels[key]), env)
+        contenders["name"] = lambda: Sample(float(run_python(("-c", NAMING), env)))
+        series = interleave(contenders, rounds=lab.scale.rounds * lab.scale.starts_per_round, say=lab.say)
+    rows = [_startup_row(key, labels[key], series, missing.get(key)) for key in imports]
+    bare = tuple(value for row in rows for value in row.beside or ())
+    named = series["name"]
+    reason = f"failed: {named.failure}" if named.failure else None
+    label = "weightstore.get_weight(NAME), after the import"
+    return Table(
+        "naming",
+        "Naming weights, without torch",
+        "ms",
+        (*rows, Row("bare", "python -c pass", bare), Row("name", label, _milliseconds(named), missing=reason)),
+        bars=(Bar("import", 3, "bare"), Bar("name", 5)),
+        note="Whole processes, each compared with the bare Python started just before it; but for `get_weight`, the "
+        "first in its process, which is measured inside. Compiled modules are cached, as a user's are.",
+        beside="python -c pass",
+    )
+
+
 def memory(lab: Lab) -> Table:
     rows = []
     for size_bytes in (lab.scale.big_bytes, lab.scale.huge_bytes):
@@ -278,4 +329,6 @@ SCENARIOS: dict[str, Callable[[Lab], Table]] = {
     "warm": warm,
     "startup": startup,
     "memory": memory,
+    "load": load,
+    "naming": naming,
 }

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 class Tool:
     """A tool and how to call it: ``command`` builds the command line of a program, None means a worker.
 
-    ``needs`` are modules for a worker, programs otherwise.
+    ``needs`` are modules for a worker, programs otherwise. ``worker`` is the module that knows the tool.
     """
 
     key: str
     label: str
     needs: tuple[str, ...]
     command: Callable[[Job], list[str]] | None = None
+    worker: str = "benchmarks.worker"
 
     def missing(self) -> str | None:
         """The first thing needed that is not installed, or None."""
@@ -72,6 +73,12 @@ CURL_PARALLEL = Tool("curl", "curl -Z (unverified)", ("curl",), curl)
 ARIA2C_8 = Tool("aria2c-8", "aria2c -x8", ("aria2c",), lambda job: aria2c(job, connections=8))
 ARIA2C_16 = Tool("aria2c-16", "aria2c -x16", ("aria2c",), lambda job: aria2c(job, connections=16))
 ARIA2C_MANY = Tool("aria2c-many", "aria2c -j16", ("aria2c",), lambda job: aria2c(job, parallel=16))
+
+LOAD_OURS = Tool("load-ours", "weightstore", ("torchvision",), worker="benchmarks.loaders")
+LOAD_TORCHVISION = Tool("load-torchvision", "TorchVision, torch.hub", ("torchvision",), worker="benchmarks.loaders")
+LOAD_SAFETENSORS = Tool(
+    "load-safetensors", "TorchVision, safetensors", ("torchvision", "safetensors"), worker="benchmarks.loaders"
+)
 
 
 def script(name: str) -> Path | None:

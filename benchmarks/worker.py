@@ -12,10 +12,10 @@ import json
 import statistics
 import sys
 import time
-from pathlib import Path
 
 from benchmarks.job import Job
 from benchmarks.libraries import LIBRARIES
+from benchmarks.resident import peak_bytes
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
             start = time.perf_counter()
             operation.run()
             seconds.append(time.perf_counter() - start)
-    peak_rss_bytes = _peak_rss_bytes()
+    peak_rss_bytes = peak_bytes()
 
     with contextlib.redirect_stdout(sys.stderr):
         paths = operation.paths()
@@ -52,15 +52,6 @@ def main() -> None:
         print(json.dumps(measured))
     else:
         print(f"{arguments.tool}: {seconds[0]:.3f} s, peak {peak_rss_bytes / (1 << 20):.0f} MiB")
-
-
-def _peak_rss_bytes() -> int:
-    """VmHWM: unlike ``getrusage`` it does not count what the parent held before ``exec``."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    msg = "/proc/self/status has no VmHWM"
-    raise RuntimeError(msg)
 
 
 if __name__ == "__main__":
