@@ -255,3 +255,21 @@ def test_why_explains_each_place(site, run, tmp_path, monkeypatch):
     explained = json.loads(run("why", "small", "--json").stdout)
     assert explained["known_by"] == "ref"
     assert [step["answer"] for step in explained["steps"]] == ["does not have it", "has it, verified"]
+
+
+def test_show_tells_how_many_shards_are_stored(site, run, server, tmp_path, monkeypatch):
+    urls = [server.serve(f"/shard-{number}.bin", b"%d" % number) for number in range(3)]
+    catalog = tmp_path / "sharded.json"
+    entry = {"source": urls[0], "shards": urls[1:]}
+    enums = {"Big_Weights": {"builder": "big", "default": "A", "entries": {"A": entry}}}
+    catalog.write_text(json.dumps({"schema": 1, "namespace": "sharded", "enums": enums}))
+    monkeypatch.setenv("WEIGHTSTORE_CATALOGS", str(catalog))
+    run("prefetch", urls[0])
+    shown = run("show", "big").stdout
+    assert "1 of 3 files" in shown
+    assert urls[2] in shown
+    run("prefetch", "big")
+    assert "3 of 3 files" in run("show", "big").stdout
+    (told,) = json.loads(run("show", "big", "--json").stdout)["weights"]
+    assert told["shards"] == urls[1:]
+    assert told["path"] is None

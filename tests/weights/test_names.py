@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any, Optional
 
@@ -194,3 +195,14 @@ def test_metadata_joins_dicts_and_its_lists_join_lists() -> None:
     changed = meta.copy()
     changed["recipe"] = "mine"
     assert meta["recipe"] != "mine"
+
+
+def test_models_of_a_module_at_the_top_are_listed_by_it() -> None:
+    def lonely() -> None: ...
+
+    lonely.__module__ = "mynet"
+    models = Models()
+    models.register_model("lonely")(lonely)
+    models.register_model()(tiny)
+    assert models.list_models(types.ModuleType("mynet")) == ["lonely"]
+    assert models.list_models(types.ModuleType(tiny.__module__.rpartition(".")[0])) == ["tiny"]

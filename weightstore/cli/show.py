@@ -9,11 +9,13 @@ import click
 
 from weightstore.cli import units
 from weightstore.cli.options import WeightsName, command_with_example, shared_options
+from weightstore.source import parse_source
 
 if TYPE_CHECKING:
     from weightstore.catalog.entries import Entry
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
+    from weightstore.records import Wanted
 
 _FEW = 8
 _LINK = re.compile(r"`([^`<]+?)\s*<([^>`]+)>`_+")
@@ -56,9 +58,10 @@ def _facts(entry: Entry, client: Client, *, all_categories: bool) -> list[tuple[
         ("default", f"yes: `{entry.builder}` alone means these weights" if entry.is_default else "no"),
         ("task", entry.task),
         ("about", _plain(entry.doc)),
-        ("stored", _where(entry, client) or "no"),
+        *_stored(entry, client),
         ("source", entry.source.display),
         *(("", other.display) for other in entry.alternatives),
+        *(("shard" if number == 0 else "", _shown(shard)) for number, shard in enumerate(entry.shards)),
         ("pin", str(entry.pin)),
         ("size", size_of(entry)),
         ("licence", " ".join(one for one in (entry.licence, entry.licence_url) if one) or "not declared"),
@@ -126,8 +129,24 @@ def _categories(entry: Entry, *, all_categories: bool) -> str:
     return f"{len(names)}: {', '.join(names[:_FEW])}, …"
 
 
-def _where(entry: Entry, client: Client) -> str:
-    located = client.obtainer.locate(entry.wanted())
+def _stored(entry: Entry, client: Client) -> list[tuple[str, str]]:
+    places = _places(entry, client)
+    if len(places) == 1:
+        return [("stored", places[0] or "no")]
+    return [("stored", f"{sum(map(bool, places))} of {len(places)} files"), *(("", place) for place in places if place)]
+
+
+def _places(entry: Entry, client: Client) -> list[str]:
+    """Return where each file of an entry lies; an empty text where it is in no store."""
+    return [_where(wanted, client) for wanted in entry.wants()]
+
+
+def _shown(shard: str) -> str:
+    return parse_source(shard)[0].display
+
+
+def _where(wanted: Wanted, client: Client) -> str:
+    located = client.obtainer.locate(wanted)
     if located.hit is None:
         return ""
     with located.hit.blob as blob:
@@ -160,5 +179,6 @@ def _as_json(entry: Entry, client: Client) -> dict[str, object]:
         "doc": entry.doc,
         "legacy": dict(entry.legacy),
         "related": dict(entry.related),
-        "path": _where(entry, client) or None,
+        "shards": [_shown(shard) for shard in entry.shards],
+        "path": None if entry.shards else _places(entry, client)[0] or None,
     }

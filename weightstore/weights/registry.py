@@ -108,7 +108,7 @@ class Models:
         names = {
             name
             for name, builder in self.builders.items()
-            if module is None or builder.__module__.rpartition(".")[0] == module.__name__
+            if module is None or builder.__module__.rsplit(".", 1)[0] == module.__name__
         }
         return select(names, include, exclude)
 
