@@ -17,6 +17,7 @@ torchvision = pytest.importorskip("torchvision", reason="compares with the insta
 
 import weightstore  # noqa: E402 - only where TorchVision is
 from weightstore.errors import NotPresent  # noqa: E402
+from weightstore.weights import upstream  # noqa: E402
 
 DETECTOR = "fasterrcnn_mobilenet_v3_large_320_fpn"
 
@@ -190,3 +191,13 @@ def test_a_torchvision_that_cannot_be_imported_leaves_the_built_in_catalog(other
     said = name_weights(other_version, tmp_path)
     assert said.startswith("ResNet50_Weights.IMAGENET1K_V2 torchvision 0.2")
     assert "0.21.0" not in said
+
+
+@pytest.mark.parametrize("name", sorted(upstream.document()["enums"]))
+def test_the_part_of_the_catalog_that_is_read_for_an_enum_is_what_the_whole_says(name: str) -> None:
+    part, whole = upstream._part(name), upstream.document()
+    assert part["enums"] == {name: whole["enums"][name]}
+    assert part["namespace"] == whole["namespace"]
+    assert all(whole["categories"][key] == value for key, value in part["categories"].items())
+    assert upstream.has_enum(name)
+    assert not upstream.has_enum(f"{name}s")

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from weightstore import Transforms, Weights, WeightsEnum, handle_legacy_interface, register_model
 from weightstore.torchvision import ResNet50_Weights
-from weightstore.weights.entry import Weights
-from weightstore.weights.enum import WeightsEnum
-from weightstore.weights.legacy import handle_legacy_interface, overwrite_named_param
-from weightstore.weights.names import register_model
-from weightstore.weights.transforms import Transforms
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +41,6 @@ class EfficientNet_Lite0_Weights(WeightsEnum):  # noqa: N801 - upstream's way of
         {
             **_COMMON,
             "num_params": 4_652_008,
-            "min_size": (1, 1),
             "_metrics": {"ImageNet-1K": {"acc@1": 75.1}},
             "_ops": 0.407,
         },
@@ -63,7 +58,6 @@ class EfficientNet_Lite1_Weights(WeightsEnum):  # noqa: N801
         {
             **_COMMON,
             "num_params": 5_416_680,
-            "min_size": (1, 1),
             "_metrics": {"ImageNet-1K": {"acc@1": 76.7}},
             "_ops": 0.631,
         },
@@ -81,7 +75,6 @@ class EfficientNet_Lite2_Weights(WeightsEnum):  # noqa: N801
         {
             **_COMMON,
             "num_params": 6_092_072,
-            "min_size": (1, 1),
             "_metrics": {"ImageNet-1K": {"acc@1": 77.6}},
             "_ops": 0.899,
         },
@@ -96,7 +89,9 @@ def _efficientnet_lite(name: str, weights: WeightsEnum | None, *, progress: bool
     from efficientnet_lite_pytorch import EfficientNet  # with torch: only when a model is built
 
     if weights is not None:
-        overwrite_named_param(config, "num_classes", len(weights.meta.categories))
+        classes = len(weights.meta.categories)
+        if config.setdefault("num_classes", classes) != classes:
+            raise ValueError(f"{weights} is for {classes} classes. For others, give head='new' to get_model")
     model: torch.nn.Module = EfficientNet.from_name(name, **config)
     if weights is not None:
         model.load_state_dict(weights.get_state_dict(progress=progress, check_hash=True))

@@ -230,7 +230,7 @@ def _classify(stage: _Stage) -> None:
         photograph = find_photograph()
         import_needed()
     except MissingDependency as lack:
-        stage.tell(f"  not shown: {lack}")
+        stage.tell(f"  not shown without {lack.package}. Install it:\n  pip install 'weightstore[{lack.extra}]'")
         return
     from weightstore.demo import efficientnet_lite as family
     from weightstore.loading.model import get_model
