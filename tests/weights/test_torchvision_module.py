@@ -201,3 +201,22 @@ def test_the_part_of_the_catalog_that_is_read_for_an_enum_is_what_the_whole_says
     assert all(whole["categories"][key] == value for key, value in part["categories"].items())
     assert upstream.has_enum(name)
     assert not upstream.has_enum(f"{name}s")
+
+
+def test_behind_the_stand_in_what_replaces_the_loading_function_is_called(tmp_path: Path) -> None:
+    code = (
+        "from weightstore.weights.stand_in import install\n"
+        "install()\n"
+        "from unittest import mock\n"
+        "from torchvision.models import ResNet18_Weights\n"
+        "with mock.patch('torchvision.models._api.load_state_dict_from_url', return_value={}) as loads:\n"
+        "    assert ResNet18_Weights.DEFAULT.get_state_dict() == {}\n"
+        "loads.assert_called_once_with(ResNet18_Weights.DEFAULT.url, map_location=None, progress=True)\n"
+        "try:\n"
+        "    ResNet18_Weights.DEFAULT.get_state_dict()\n"
+        "except Exception as refused:\n"
+        "    print(type(refused).__name__)\n"
+    )
+    environment = os.environ | {"WEIGHTSTORE_OFFLINE": "1", "WEIGHTSTORE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (0, "NotPresent\n"), done.stderr

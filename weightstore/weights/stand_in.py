@@ -60,6 +60,9 @@ def _api() -> dict[str, Any]:
         "register_model": models.register_model,
         "BUILTIN_MODELS": models.builders,
         "_get_enum_from_fn": enum_of,
+        # Upstream's module has the function that its enums load by, and tests replace it there: see enum.py.
+        "load_state_dict_from_url": _load_state_dict_from_url,
+        "_loads_by_default": _load_state_dict_from_url,
     }
     return {"__all__": sorted(public), **public, **rest}
 
@@ -76,6 +79,22 @@ def _utils() -> dict[str, Any]:
         "handle_legacy_interface": legacy.handle_legacy_interface,
         "kwonly_to_pos_or_kw": legacy.kwonly_to_pos_or_kw,
     }
+
+
+def _load_state_dict_from_url(
+    url: str,
+    model_dir: object = None,  # noqa: ARG001 - the store is where bytes lie
+    map_location: Any = None,
+    progress: bool = True,  # noqa: FBT001, FBT002 - torch.hub's signature
+    check_hash: bool = False,  # noqa: ARG001, FBT001, FBT002
+    file_name: str | None = None,  # noqa: ARG001
+    weights_only: bool = True,  # noqa: FBT001, FBT002
+) -> Any:
+    """Return the state dict at a URL, by way of the store."""
+    from weightstore.loading.state_dict import load_state_dict
+
+    trust: dict[str, Any] = {} if weights_only else {"trust": "pickle"}
+    return load_state_dict(url, map_location=map_location, progress=progress, **trust)
 
 
 def _get_weight(name: str) -> WeightsEnum:
