@@ -134,11 +134,11 @@ class WeightsEnum(enum.Enum):
 
     def get_state_dict(
         self,
-        model_dir: object = None,  # noqa: ARG002 - the store is where bytes lie
+        model_dir: object = None,
         map_location: Any = None,
         progress: bool = True,  # noqa: FBT001, FBT002 - torch.hub's signature
-        check_hash: bool = True,  # noqa: ARG002, FBT001, FBT002 - nothing is loaded that was not verified
-        file_name: str | None = None,  # noqa: ARG002
+        check_hash: bool = True,  # noqa: FBT001, FBT002 - nothing is loaded that was not verified
+        file_name: str | None = None,
         weights_only: bool = True,  # noqa: FBT001, FBT002
         **loading: Any,
     ) -> OrderedDict[str, Any]:
@@ -162,7 +162,15 @@ class WeightsEnum(enum.Enum):
         """
         replaced = _replaced_loader()
         if replaced is not None:
-            return replaced(self.url, map_location=map_location, progress=progress)  # type: ignore[no-any-return]
+            given = {
+                "model_dir": model_dir,
+                "map_location": map_location,
+                "progress": progress,
+                "check_hash": check_hash,
+                "file_name": file_name,
+                "weights_only": weights_only,
+            }
+            return replaced(self.url, **given, **loading)  # type: ignore[no-any-return]
         from weightstore.loading.state_dict import load_state_dict  # torch: only when bytes are wanted
 
         if not weights_only:
