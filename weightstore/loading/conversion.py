@@ -113,7 +113,7 @@ def _write(opened: OpenWeights, checkpoint: Checkpoint, source: Digest, client: 
     try:
         hasher = hashlib.sha256(plan.head)
         with translated(part.path):
-            size = os.write(part.fd, plan.head)
+            size = _write_all(part.fd, plan.head)
             for piece in (piece for tensor in plan.tensors for piece in elements.of(tensor)):
                 hasher.update(piece)
                 size += _write_all(part.fd, piece)
