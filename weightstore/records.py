@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from weightstore.digest import Digest, Pin
 from weightstore.errors import InvalidDigest, InvalidRecord, InvalidSource
+from weightstore.hub import is_commit
 from weightstore.source import Source
 
 LAYOUT_VERSION = 1
@@ -23,11 +24,13 @@ MAX_SIZE = 1 << 60  # bytes; a larger number in a record is damage, not a file
 
 Sharing = Literal["private", "group", "world"]
 SHARINGS: tuple[Sharing, ...] = ("private", "group", "world")
-Via = Literal["origin", "mirror"]
-VIAS: tuple[Via, ...] = ("origin", "mirror")
+Via = Literal["origin", "mirror", "adopted"]
+VIAS: tuple[Via, ...] = ("origin", "mirror", "adopted")
 FORMATS = ("safetensors",)
 
 _T = TypeVar("_T")
+# The SHA-256 of a large file, the Git object id (SHA-1) of a small one. It becomes a file name in Hub caches.
+_ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HOST = re.compile(r"[\x21-\x7e]{0,255}")
 
 
@@ -152,13 +155,19 @@ class StoreInfo:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """A recorded fact: this source was seen to have this digest and size (bytes), at that time, by that way."""
+    """A recorded fact: this source was seen to have this digest and size (bytes), at that time, by that way.
+
+    ``adopted`` is what was found in another library's cache, and adopted by its owner's command. Of a file on the Hub
+    ``commit`` is what its revision meant, and ``etag`` what the Hub calls the content; both are empty elsewhere.
+    """
 
     source: Source
     digest: Digest
     size: int
     seen_at: datetime
     via: Via = "origin"
+    commit: str = ""
+    etag: str = ""
 
     @classmethod
     def parse(cls, data: bytes, *, place: str) -> Ref:
@@ -170,8 +179,14 @@ class Ref:
             size=fields.take_size("size"),
             seen_at=fields.take_time("seen_at"),
             via=cls._via(fields),
+            commit=fields.take("commit", str) if "commit" in fields.values else "",
+            etag=fields.take("etag", str) if "etag" in fields.values else "",
         )
         fields.done()
+        if ref.commit and not is_commit(ref.commit):
+            raise fields.error("'commit' is not a commit")
+        if ref.etag and not _ETAG.fullmatch(ref.etag):
+            raise fields.error("'etag' is not what the Hub calls content")
         return ref
 
     @staticmethod
@@ -191,6 +206,8 @@ class Ref:
                 "size": self.size,
                 "seen_at": timestamp(self.seen_at),
                 "via": self.via,
+                **({"commit": self.commit} if self.commit else {}),
+                **({"etag": self.etag} if self.etag else {}),
             }
         )
 

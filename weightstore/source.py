@@ -12,8 +12,9 @@ from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit, urlunsplit
 
 from weightstore.digest import Pin, pin_in_file_name
 from weightstore.errors import InvalidSource
+from weightstore.hub import HubFile
 
-SCHEMES = ("https", "http", "file")
+SCHEMES = ("https", "http", "file", "hf")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _MAX_LENGTH = 8192
 _FRAGMENT = re.compile(r"sha256[=:]([0-9A-Fa-f]+)")
@@ -38,7 +39,7 @@ _BESIDE_SIG = frozenset(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Source:
-    """A place that bytes can come from: an ``https``, ``http`` or ``file`` URL without a fragment.
+    """A place that bytes can come from: an ``https``, ``http``, ``file`` or ``hf`` URL without a fragment.
 
     ``url`` is what is asked for and may carry credentials; everything shown or written to disk is ``display``.
     Two sources are one when their ``key`` is the same.
@@ -61,7 +62,9 @@ class Source:
             raise InvalidSource(f"no way to read {parts.scheme or 'schemeless'} sources; known schemes: {known}")
         if parts.fragment:
             raise InvalidSource("a source has no fragment; read it together with its pin")
-        if parts.scheme == "file":
+        if parts.scheme == "hf":
+            HubFile.parse(self.url)
+        elif parts.scheme == "file":
             if parts.hostname not in (None, "localhost") or not parts.path.startswith("/"):
                 raise InvalidSource("a file source is file:///absolute/path on this machine")
             if "\0" in unquote(parts.path):
@@ -95,6 +98,11 @@ class Source:
         if self.scheme != "file":
             raise InvalidSource(f"{self.display} is not a local file")
         return Path(os.fsdecode(unquote_to_bytes(urlsplit(self.url).path)))
+
+    @property
+    def hub_file(self) -> HubFile | None:
+        """The file on the Hub that an ``hf`` source names; None of other sources."""
+        return HubFile.parse(self.url) if self.scheme == "hf" else None
 
     @property
     def file_name(self) -> str:
@@ -134,6 +142,8 @@ def _display(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme == "file":
         return f"file://{parts.path}"
+    if parts.scheme == "hf":
+        return str(HubFile.parse(url))
     host = (parts.hostname or "").lower()
     if ":" in host:
         host = f"[{host}]"

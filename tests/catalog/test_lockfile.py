@@ -166,7 +166,7 @@ def test_lockfile_merged_by_hand_is_put_in_order() -> None:
         ("version = 1\n[tool]\nx = 1", "something other"),
         ("version = 1\nweights = 5", "something other"),
         ("version = 1\n[weights]\nname = 'x'", "something other"),
-        ("version = 1\nweights = [5]", "entry 1: has name, source, digest and size, and nothing else"),
+        ("version = 1\nweights = [5]", "entry 1: has name, source, digest and size, perhaps asked_by"),
         ("version = 1\n[[weights]]", "entry 1: has name"),
         (VALID + "extra = 1\n", "entry 1: has name"),
         (VALID + VALID.replace("version = 1\n", ""), "'x' is locked twice"),
@@ -182,7 +182,7 @@ def test_damaged_lockfile_is_refused(text: str, reason: str) -> None:
 def test_missing_field_is_refused(field: str) -> None:
     text = "\n".join(line for line in VALID.splitlines() if not line.startswith(field))
 
-    assert refusal(text) == "entry 1: has name, source, digest and size, and nothing else"
+    assert refusal(text) == "entry 1: has name, source, digest and size, perhaps asked_by and commit, and nothing else"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ TOML, because people read and merge it (ADR 6)::
     source = "https://download.pytorch.org/models/resnet50-11ad3fa6.pth"
     digest = "sha256:11ad3fa6…"
     size = 102540417
+    asked_by = "torchvision"        # the library that asked for it, where a run was recorded
+
+A file on the Hub also has its ``commit``, so that it can be fetched when its branch has moved on.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightstore.digest import Digest, Pin
 from weightstore.errors import Drift, InvalidDigest, InvalidRecord, InvalidSource, StoreError
+from weightstore.hub import is_commit
 from weightstore.records import MAX_SIZE, Wanted
 from weightstore.source import Source
 from weightstore.store.layout import write_record
@@ -36,15 +40,27 @@ _HEADER = "# Written by `weightstore lock`. Check it in; fetch with `weightstore
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """One locked blob: what it is called, where it came from, what it is. ``size`` is in bytes."""
+    """One locked blob: what it is called, where it came from, what it is. ``size`` is in bytes.
+
+    ``asked_by`` is the library that asked for it in a recorded run. ``commit`` is what the revision of a file on the
+    Hub meant. Both are empty elsewhere.
+    """
 
     name: str
     source: Source
     digest: Digest
     size: int
+    asked_by: str = ""
+    commit: str = ""
+
+    def is_same_content(self, other: Locked) -> bool:
+        """Tell whether both lock the same bytes of the same source, whoever asked for them."""
+        return (self.source, self.digest, self.size) == (other.source, other.digest, other.size)
 
     def wanted(self) -> Wanted:
-        return Wanted(self.name, self.source, Pin.of(self.digest), self.size, size_is_exact=True)
+        hub_file = self.source.hub_file
+        pinned = () if hub_file is None or not self.commit else (Source(str(hub_file.at(self.commit))),)
+        return Wanted(self.name, self.source, Pin.of(self.digest), self.size, size_is_exact=True, alternatives=pinned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,8 @@ class Lockfile:
             f"source = {_toml(entry.source.display)}\n"
             f"digest = {_toml(str(entry.digest))}\n"
             f"size = {entry.size}\n"
+            + (f"asked_by = {_toml(entry.asked_by)}\n" if entry.asked_by else "")
+            + (f"commit = {_toml(entry.commit)}\n" if entry.commit else "")
             for entry in sorted(self.entries, key=lambda entry: entry.name)
         )
         return "".join([_HEADER, f"version = {VERSION}\n", *tables]).encode()
@@ -128,7 +146,7 @@ class Lockfile:
         merged = {entry.name: entry for entry in self.entries}
         for entry in entries:
             known = merged.get(entry.name)
-            if known is not None and known != entry and not update:
+            if known is not None and not known.is_same_content(entry) and not update:
                 raise Drift(
                     name=entry.name,
                     recorded=f"{known.digest} ({known.size} bytes) from {known.source} in {place}",
@@ -143,17 +161,22 @@ def _parse_entry(item: Any, *, place: str, number: int) -> Locked:
     def wrong(reason: str) -> InvalidRecord:
         return InvalidRecord(place=place, reason=f"entry {number}: {reason}")
 
-    if not isinstance(item, dict) or set(item) != {"name", "source", "digest", "size"}:
-        raise wrong("has name, source, digest and size, and nothing else")
+    if not isinstance(item, dict) or set(item) - {"asked_by", "commit"} != {"name", "source", "digest", "size"}:
+        raise wrong("has name, source, digest and size, perhaps asked_by and commit, and nothing else")
     name, source, digest, size = item["name"], item["source"], item["digest"], item["size"]
+    asked_by, commit = item.get("asked_by", ""), item.get("commit", "")
     if not (isinstance(name, str) and isinstance(source, str) and isinstance(digest, str)):
         raise wrong("name, source and digest are strings")
     if not name or len(name) > _LONGEST_NAME or not name.isprintable():
         raise wrong("the name is empty, too long or not printable")
     if type(size) is not int or not 0 <= size <= MAX_SIZE:
         raise wrong("size is not a number of bytes")
+    if not isinstance(asked_by, str) or len(asked_by) > 200 or not asked_by.isprintable():
+        raise wrong("asked_by is not a library's name")
+    if not isinstance(commit, str) or (commit and not is_commit(commit)):
+        raise wrong("commit is not a commit")
     try:
-        return Locked(name, Source(source), Digest.parse(digest), size)
+        return Locked(name, Source(source), Digest.parse(digest), size, asked_by, commit)
     except (InvalidSource, InvalidDigest) as error:
         raise wrong(str(error)) from None
 

@@ -103,6 +103,6 @@ def find_ref(source: Source, layers: Sequence[Layer], *, pin: Pin, note: Note) -
             note(str(damage))
             continue
         # What a mirror served under somebody's pin is no word of the origin: believed only where the pin agrees.
-        if ref is not None and pin.matches(ref.digest) and (ref.via == "origin" or pin.is_pinned):
+        if ref is not None and pin.matches(ref.digest) and (ref.via != "mirror" or pin.is_pinned):
             return ref
     return None
