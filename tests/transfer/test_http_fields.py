@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from weightstore.errors import RefusedResponse, TransferError
 from weightstore.records import MAX_SIZE
 from weightstore.source import Source
-from weightstore.transfer import answers
+from weightstore.transfer import answers, http
 
 SOURCE = Source("https://example.org/x")
 # What http.client hands out: bytes of the wire read as Latin-1, without line ends.
@@ -124,7 +124,7 @@ def test_a_date_stands_in_for_a_weak_etag() -> None:
 @example("https://\xe2\x84\x80/")
 def test_a_location_leads_to_a_source_or_is_refused(location: str) -> None:
     try:
-        target = answers._redirected(SOURCE, SOURCE.url, location)
+        target = http._redirected(SOURCE, SOURCE.url, location)
     except TransferError:
         return
     assert Source(target).scheme == "https"

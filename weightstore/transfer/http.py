@@ -12,13 +12,14 @@ Rules, each against something that was seen in the wild:
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import os
 import re
 import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
@@ -62,7 +63,14 @@ class HttpBody:
     """
 
     def __init__(
-        self, source: Source, response: urllib3.BaseHTTPResponse, answer: Answer, watch: Watch, blocks: dict[str, int]
+        self,
+        source: Source,
+        response: urllib3.BaseHTTPResponse,
+        answer: Answer,
+        watch: Watch,
+        blocks: dict[str, int],
+        *,
+        host: str,
     ) -> None:
         self.blocked_since: float | None = None
         self._source = source
@@ -71,7 +79,7 @@ class HttpBody:
         self._left = None if answer.end is None else answer.end - answer.start
         # What the host's last file came in: of many small files, only the first is read in small steps.
         self._blocks = blocks
-        self._host = urlsplit(source.url).netloc
+        self._host = host
         self._block = blocks.get(self._host, _SMALLEST_BLOCK)
         self._watch = watch
         watch.add(self)
@@ -130,6 +138,26 @@ class HttpBody:
         _drop(self._response)
 
 
+class Guide(Protocol):
+    """Sees what a request meets on its way, where a kind of server says more than HTTP does."""
+
+    def met(self, response: urllib3.BaseHTTPResponse, headers: dict[str, str], *, redirects: bool) -> None:
+        """Look at an answer; ``headers`` are what the next request on the way will send, and may be changed.
+
+        Raises:
+            TransferError: the way ends here.
+        """
+        ...
+
+    def complete(self, answer: Answer, url: str) -> Answer:
+        """Return what the last answer says, at the URL where the way led, with what was learnt on the way.
+
+        Raises:
+            TransferError: the two contradict each other.
+        """
+        ...
+
+
 class HttpTransport:
     """Opens web sources through one pool of connections, safe to use from many threads."""
 
@@ -156,19 +184,44 @@ class HttpTransport:
     def open(
         self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None
     ) -> HttpBody:
+        return self.open_at(
+            source,
+            source.url,
+            start=start,
+            end=end,
+            validator=validator,
+            authorization=self._authorization(source),
+        )
+
+    def open_at(
+        self,
+        source: Source,
+        url: str,
+        *,
+        start: int,
+        end: int | None,
+        validator: Validator | None,
+        authorization: str | None,
+        guide: Guide | None = None,
+    ) -> HttpBody:
+        """Open a source that is to be had at a URL. ``authorization`` is for the URL's host, and never goes further.
+
+        Raises: as :meth:`open`, and what the guide raises.
+        """
         headers = dict(self._headers)
-        ranged = start > 0 or end is not None
-        if ranged:
+        if start > 0 or end is not None:
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
             if validator and validator.if_range:
                 headers["If-Range"] = validator.if_range
-        response = self._follow(source, headers)
+        response, place = self._follow(source, url, headers, authorization, guide)
         try:
-            answer = read_answer(source, response, start=start, end=end, ranged=ranged)
+            answer = read_answer(source, response, start=start, end=end, ranged="Range" in headers)
+            if guide is not None:
+                answer = guide.complete(answer, place)
         except BaseException:
             _drop(response)
             raise
-        return HttpBody(source, response, answer, self._watch, self._blocks)
+        return HttpBody(source, response, answer, self._watch, self._blocks, host=urlsplit(place).netloc)
 
     def interrupt(self) -> None:
         self._watch.interrupt_all()
@@ -176,24 +229,32 @@ class HttpTransport:
     def close(self) -> None:
         self._hosts.close()
 
-    def _follow(self, source: Source, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        url = source.url
-        auth = self._credentials(url)
+    def _follow(
+        self, source: Source, url: str, headers: dict[str, str], authorization: str | None, guide: Guide | None
+    ) -> tuple[urllib3.BaseHTTPResponse, str]:
+        """Return the answer at the end of all redirects, and where that was."""
         first_host = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(source, url, headers, auth if _origin(url) == first_host else None)
-            if response.status not in _REDIRECTS or "Location" not in response.headers:
-                return response
+            response = self._send(source, url, headers, authorization if _origin(url) == first_host else None)
+            redirects = response.status in _REDIRECTS and "Location" in response.headers
+            if guide is not None:
+                try:
+                    guide.met(response, headers, redirects=redirects)
+                except BaseException:
+                    _drop(response)
+                    raise
+            if not redirects:
+                return response, url
             location = response.headers["Location"]
             _drop(response)
             url = _redirected(source, url, location)
         raise RefusedResponse(source=source.display, reason=f"more than {MAX_REDIRECTS} redirects")
 
     def _send(
-        self, source: Source, url: str, headers: Mapping[str, str], auth: tuple[str, str] | None
+        self, source: Source, url: str, headers: Mapping[str, str], authorization: str | None
     ) -> urllib3.BaseHTTPResponse:
         try:
-            return self._hosts.get(url, headers, auth=auth)
+            return self._hosts.get(url, headers, authorization=authorization)
         except urllib3.exceptions.SSLError as error:
             if not isinstance(_innermost(error), ssl.SSLCertVerificationError):
                 raise SourceUnavailable(source=source.display, reason=f"no TLS connection ({_reason(error)})") from None
@@ -230,6 +291,16 @@ class HttpTransport:
             return {"verify": self._ca_bundle or True}
         # REQUESTS_CA_BUNDLE and its like are read by the configuration, which names what counts.
         return dict(self._session.merge_environment_settings(url, {}, True, self._ca_bundle, None))
+
+    def _authorization(self, source: Source) -> str | None:
+        """Return the value of an ``Authorization`` field for a source's host: of its URL, or of .netrc."""
+        found = self._credentials(source.url)
+        if found is None:
+            return None
+        try:
+            return "Basic " + base64.b64encode(":".join(found).encode("latin-1")).decode()
+        except UnicodeError as error:
+            raise RefusedResponse(source=source.display, reason=f"cannot be asked for: {_reason(error)}") from None
 
     def _credentials(self, url: str) -> tuple[str, str] | None:
         parts = urlsplit(url)
