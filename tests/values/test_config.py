@@ -49,6 +49,7 @@ EVERY_SETTING: dict[str, tuple[str, str, object]] = {
     "max_size": ("20GB", '"20GB"', 20 * 10**9),
     "catalogs": ("/a.json:/b.json", '["/a.json", "/b.json"]', (Path("/a.json"), Path("/b.json"))),
     "ca_bundle": ("/etc/ca.pem", '"/etc/ca.pem"', Path("/etc/ca.pem")),
+    "hub_endpoint": ("https://hub.example/hf/", '"https://hub.example/hf"', Source("https://hub.example/hf")),
 }
 BY_SETTING = pytest.mark.parametrize("name", EVERY_SETTING)
 
@@ -81,7 +82,7 @@ def load(
 
 
 def test_every_setting_is_tried_here() -> None:
-    assert set(EVERY_SETTING) == set(SETTINGS) == {item.name for item in fields(Config)} - {"origins"}
+    assert set(EVERY_SETTING) == set(SETTINGS) == {item.name for item in fields(Config)} - {"origins", "hub_token"}
 
 
 @BY_SETTING

@@ -10,6 +10,7 @@ import click
 
 from weightstore.cli.options import command_with_example, shared_options
 from weightstore.errors import InvalidInput, StoreError
+from weightstore.source import Source
 
 if TYPE_CHECKING:
     from weightstore.cli.settings import Settings
@@ -34,6 +35,7 @@ _ABOUT = {
     "max_size": ("refuse larger files", '"20GB"'),
     "catalogs": ("files of further catalogs", '["/project/catalog.json"]'),
     "ca_bundle": ("certificates to trust instead of the usual ones", '"/etc/ssl/certs/site.pem"'),
+    "hub_endpoint": ("where hf:// sources are asked for", '"https://huggingface.co"'),
 }
 
 
@@ -99,7 +101,7 @@ def _described(config: Config, name: str) -> dict[str, object]:
 
 
 def _is_place(value: object) -> bool:
-    return isinstance(value, Path)
+    return isinstance(value, Path | Source)
 
 
 def _text(value: object, *, separator: str = " ") -> str:

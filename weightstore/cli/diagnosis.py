@@ -278,25 +278,20 @@ def _directory_mirror(mirror: Source) -> Finding:
 
 
 def _web_mirror(mirror: Source, config: Config) -> Finding:
-    from weightstore.transfer.http import HttpTransport  # start-up: only where a mirror is asked
+    from weightstore.transfer.transports import Transports  # start-up: only where a mirror is asked
 
     base, question, query = mirror.url.partition("?")
-    transport = HttpTransport(
-        connect_timeout_s=_TIMEOUT_S,
-        read_timeout_s=_TIMEOUT_S,
-        pool_size=1,
-        user_agent="weightstore-doctor",
-        ca_bundle=str(config.ca_bundle) if config.ca_bundle else None,
-    )
+    source = Source(f"{base.rstrip('/')}/store.json{question}{query}")
+    transports = Transports(config.but(connect_timeout_s=_TIMEOUT_S, read_timeout_s=_TIMEOUT_S, max_connections=1))
     began = time.monotonic()
     try:
-        body = transport.open(Source(f"{base.rstrip('/')}/store.json{question}{query}"))
+        body = transports.transport_for(source).open(source)
         with contextlib.closing(body):
             body.read(4096)
     except WeightStoreError as error:
         return Finding("mirrors", "warn", "mirror", str(error), "It will be passed over, at the cost of the time-out.")
     finally:
-        transport.close()
+        transports.close()
     return Finding("mirrors", "ok", "mirror", f"{mirror}: answers in {(time.monotonic() - began) * 1000:.0f} ms")
 
 
