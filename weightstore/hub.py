@@ -60,7 +60,10 @@ class HubFile:
         steps = url.removeprefix(_PREFIX).split("/")
         in_repo = 1 if "@" in steps[0] else 2
         repo, _, revision = "/".join(steps[:in_repo]).partition("@")
-        file = "/".join(unquote(step, errors="strict") for step in steps[in_repo:])
+        try:
+            file = "/".join(unquote(step, errors="strict") for step in steps[in_repo:])
+        except UnicodeDecodeError:
+            raise InvalidSource("the path of a file on the Hub is percent-encoded UTF-8") from None
         if not file:
             raise InvalidSource("a source on the Hub looks like hf://org/name@revision/file")
         return cls(repo, unquote(revision) or MAIN, file)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from weightstore.config import unknown_variables
-from weightstore.errors import StoreError, WeightStoreError
+from weightstore.errors import InvalidConfig, StoreError, WeightStoreError
 from weightstore.source import Source
 from weightstore.store.filesystem import Findings, mount_of, probe, room
 from weightstore.store.layout import open_layout
@@ -305,6 +305,7 @@ def _network(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
         )
     yield from _proxies(environ)
     yield _certificates(config, environ)
+    yield _hub(config)
 
 
 def _proxies(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -354,6 +355,18 @@ def _certificates(config: Config, environ: Mapping[str, str]) -> Finding:
         )
     count = len(context.get_ca_certs())
     return Finding("network", "ok", "certificates", f"{path} ({name})" + (f": {count} certificates" if count else ""))
+
+
+def _hub(config: Config) -> Finding:
+    from weightstore.transfer.hub import read_token  # start-up: not for the command line's other commands
+
+    endpoint, token = config.hub_endpoint.url, config.hub_token
+    try:
+        is_logged_in = token is not None and read_token(token) != ""
+    except InvalidConfig as error:
+        return Finding("network", "warn", "hub", f"{endpoint}, {error}", "No hf:// source can be fetched.")
+    whose = f"logged in by {token.place}" if token is not None and is_logged_in else "not logged in"
+    return Finding("network", "ok", "hub", f"{endpoint}, {whose}")
 
 
 def _clock() -> Iterator[Finding]:

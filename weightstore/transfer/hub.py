@@ -74,7 +74,8 @@ class HubTransport:
         file = source.hub_file
         if file is None:
             raise RefusedResponse(source=source.display, reason="is not on the Hub")
-        if (start > 0 or end is not None) and (way := self._way(source, validator)) is not None:
+        # What is resumed goes the whole way: the connection that was cut may have been to a machine that is down.
+        if end is not None and (way := self._way(source, validator)) is not None:
             guide = _Guide(self, source, file, validator, known=way.declared)
             try:
                 return self._http.open_at(
