@@ -33,6 +33,7 @@ COMMANDS = {
     "prefetch": ["prefetch", "URL"],
     "path": ["path", "URL"],
     "lock": ["lock", "URL"],
+    "check": ["check", "weights.lock"],
     "convert": ["convert", "PICKLE"],
     "search": ["search", "acc@1>80 size<100MB task=classification"],
     "show": ["show", "vit_b_16"],
@@ -84,7 +85,7 @@ def test_a_command_runs_without_torch(command, tmp_path, monkeypatch):
     main = "from weightstore.cli import main; main()"
     with HostileServer() as server:
         url = server.serve("/weights.bin", CONTENT)
-        assert _run(main, "prefetch", url, cwd=tmp_path).returncode == 0
+        assert _run(main, "lock", url, cwd=tmp_path).returncode == 0
         urls = {
             "URL": url,
             "CHECKPOINT": server.serve("/weights.safetensors", CHECKPOINT),

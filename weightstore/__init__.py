@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weightstore.digest import Digest, Pin
     from weightstore.errors import WeightStoreError
     from weightstore.formats.checkpoint import Checkpoint, TensorInfo
+    from weightstore.interop.checking import Checked, check
     from weightstore.loading.model import get_model
     from weightstore.loading.state_dict import load_state_dict
     from weightstore.shortcuts import open, path, prefetch  # noqa: A004 - weightstore.open, like io.open
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Catalog": "catalog.entries",
+    "Checked": "interop.checking",
     "Checkpoint": "formats.checkpoint",
     "Client": "client",
     "Config": "config",
@@ -65,6 +67,7 @@ _HOMES = {
     "WeightStoreError": "errors",
     "Weights": "weights.entry",
     "WeightsEnum": "weights.enum",
+    "check": "interop.checking",
     "extend": "weights.enum",
     "get_model": "loading.model",
     "get_model_builder": "weights.names",
@@ -83,6 +86,7 @@ _SUBMODULES = frozenset({"torchvision"})
 
 __all__ = [
     "Catalog",
+    "Checked",
     "Checkpoint",
     "Client",
     "Config",
@@ -105,6 +109,7 @@ __all__ = [
     "Weights",
     "WeightsEnum",
     "__version__",
+    "check",
     "extend",
     "get_model",
     "get_model_builder",
