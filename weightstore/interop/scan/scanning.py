@@ -1,0 +1,79 @@
+"""The use case: from paths of code to the weights that it asks for. The code is read, and never imported or run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from weightstore.interop.scan.calls import Calls
+from weightstore.interop.scan.enums import Enums
+from weightstore.interop.scan.files import find_files, read_code
+from weightstore.interop.scan.findings import Finding, Scan, Unread
+from weightstore.interop.scan.showing import shown
+from weightstore.interop.scan.timm_names import ask_timm
+from weightstore.interop.scan.walking import Walker
+
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from weightstore.catalog.registry import Catalogs
+    from weightstore.interop.scan.calls import Asked
+    from weightstore.interop.scan.files import Code
+    from weightstore.interop.scan.timm_names import AskTimm
+
+    # A finding, and the timm model whose weights are still to be asked for.
+    _Open = tuple[Finding, str]
+
+
+def scan(paths: Iterable[Path], *, catalogs: Catalogs, timm: AskTimm = ask_timm) -> Scan:
+    """Find the weights that Python files and notebooks ask for, also those under directories.
+
+    Args:
+        paths: files and directories.
+        catalogs: what is known of weights names.
+        timm: tells where the weights of timm's models are; asked once, and only if a model of timm's is found.
+
+    Raises:
+        InvalidInput: there is no such file.
+    """
+    unread: list[Unread] = []
+    enums = Enums(catalogs)
+    calls = Calls(catalogs, enums)
+    opened: list[_Open] = []
+    count = 0
+    for path in find_files(paths, unread=unread.append):
+        count += 1
+        if (code := read_code(path, unread=unread.append)) is not None:
+            opened += _findings(code, calls=calls, enums=enums, unread=unread)
+    names = list(dict.fromkeys(name for _, name in opened if name))
+    answers = timm(names) if names else {}
+    findings = [_answered(finding, answers[name]) if name else finding for finding, name in opened]
+    return Scan(tuple(dict.fromkeys(findings)), tuple(unread), count)
+
+
+def _findings(code: Code, *, calls: Calls, enums: Enums, unread: list[Unread]) -> list[_Open]:
+    """Return what one file asks for, in order of place. A URL that a call is given is the call's finding alone."""
+    by_call: list[_Open] = []
+    literal: list[_Open] = []
+
+    def report(node: ast.expr, asked: Asked, is_literal: bool) -> None:  # noqa: FBT001 - as the walker calls it
+        finding = Finding(code.place(node.lineno), shown(node), asked.target, asked.note, asked.asked_by)
+        (literal if is_literal else by_call).append((finding, asked.timm_name))
+
+    walker = Walker(calls=calls, enums=enums, package=code.package, report=report)
+    try:
+        for piece in code.pieces:
+            walker.walk(piece.tree.body)
+        walker.finish()
+    except RecursionError:
+        unread.append(Unread(code.file, "nested too deeply: a part of it was not looked at"))
+    called = {finding.target or finding.place for finding, _ in by_call}
+    found = by_call + [one for one in literal if (one[0].target or one[0].place) not in called]
+    return sorted(found, key=lambda one: (one[0].place.cell or 0, one[0].place.line))
+
+
+def _answered(finding: Finding, answer: tuple[str, str]) -> Finding:
+    target, why = answer
+    return replace(finding, target=target, note=finding.note if target else why)

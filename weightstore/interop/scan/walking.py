@@ -1,0 +1,394 @@
+"""Walking through code in the order in which it would run, with what each name may stand for at each point.
+
+Both branches are taken; a loop's body is walked twice, and only told of the second time; the bodies of functions are
+walked when all around them has been, those that were seen called first, with what they were called with.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from weightstore.interop.scan.calls import Asked, is_checkpoint_url, of_source
+from weightstore.interop.scan.evaluation import (
+    ONLY_KNOWN_WHEN_IT_RUNS,
+    Arguments,
+    elements,
+    evaluate,
+    is_weights_enum,
+    unpacked,
+)
+from weightstore.interop.scan.values import (
+    UNKNOWN,
+    Found,
+    Named,
+    Record,
+    Scope,
+    Unknown,
+    Values,
+    merged,
+    strings,
+    union,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from weightstore.interop.scan.calls import Calls
+    from weightstore.interop.scan.enums import Enums
+
+_MOST_CALLS = 32
+Function: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
+_ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+
+
+@dataclass(frozen=True, slots=True)
+class _Deferred:
+    """A function whose body is still to be walked. ``owner`` is the class that it is a method of."""
+
+    node: Function
+    scope: Scope
+    owner: ast.ClassDef | None
+
+
+class Walker:
+    """Walks through one module, or the cells of one notebook, and reports all that asks for weights."""
+
+    def __init__(
+        self, *, calls: Calls, enums: Enums, package: str, report: Callable[[ast.expr, Asked, bool], None]
+    ) -> None:
+        """Begin. ``report`` is told of an expression, of what it asks for, and whether it is a URL and no call."""
+        self._calls = calls
+        self._enums = enums
+        self._package = package
+        self._report = report
+        self._scope = Scope()
+        self._is_silent = False
+        self._deferred: dict[int, _Deferred] = {}
+        self._called: defaultdict[int, list[Arguments]] = defaultdict(list)
+        self._selves: dict[int, Values] = {}
+        self._owner: ast.ClassDef | None = None
+
+    def walk(self, statements: Sequence[ast.stmt]) -> None:
+        """Walk through the statements of a module or cell; functions are left for :meth:`finish`."""
+        for statement in statements:
+            self._statement(statement)
+
+    def finish(self) -> None:
+        """Walk through the bodies of functions, and of those in them."""
+        while self._deferred:
+            self._function(self._deferred.pop(self._next()))
+
+    def _next(self) -> int:
+        """Return which function is walked next: one that is called; else the last, which may call those above it.
+
+        Of a class what makes its instances comes first, for it says what their attributes are.
+        """
+        called = (key for key, deferred in self._deferred.items() if self._calls_of(deferred))
+        chosen = next(called, next(reversed(self._deferred)))
+        owner = self._deferred[chosen].owner
+        if owner is None:
+            return chosen
+        makers = (key for key, one in self._deferred.items() if one.owner is owner and one.node.name == "__init__")
+        return next(makers, chosen)
+
+    # -- statements -------------------------------------------------------------------------------------------------
+
+    def _statement(self, node: ast.stmt) -> None:
+        match node:
+            case ast.Import(names=names):
+                for name in names:
+                    # `import a.b` binds a, `import a.b as c` binds a.b.
+                    self._scope.bind(
+                        name.asname or name.name.partition(".")[0],
+                        (Named(name.name if name.asname else name.name.partition(".")[0]),),
+                    )
+            case ast.ImportFrom():
+                self._import_from(node)
+            case ast.Assign(targets=targets, value=value):
+                self._expression(value)
+                for target in targets:
+                    self._assign(target, evaluate(value, self._scope))
+            case ast.AnnAssign(target=target, value=value):
+                if value is not None:
+                    self._expression(value)
+                    self._assign(target, evaluate(value, self._scope))
+            case ast.AugAssign(target=target, op=op, value=value):
+                self._expression(value)
+                if isinstance(target, ast.Name):
+                    whole = ast.BinOp(ast.Name(target.id, ast.Load()), op, value)
+                    self._scope.bind(target.id, evaluate(whole, self._scope))
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                self._define(node)
+            case ast.ClassDef():
+                self._class(node)
+            case ast.If(test=test, body=body, orelse=orelse):
+                self._expression(test)
+                self._branches([body, orelse])
+            case (
+                ast.For(target=target, iter=iterated, body=body, orelse=orelse)
+                | ast.AsyncFor(target=target, iter=iterated, body=body, orelse=orelse)
+            ):
+                self._expression(iterated)
+                values = elements(iterated, self._scope)
+                self._loop(body, lambda: self._assign(target, values))
+                self.walk(orelse)
+            case ast.While(test=test, body=body, orelse=orelse):
+                self._expression(test)
+                self._loop(body, lambda: None)
+                self.walk(orelse)
+            case ast.With(items=items, body=body) | ast.AsyncWith(items=items, body=body):
+                for item in items:
+                    self._expression(item.context_expr)
+                    if item.optional_vars is not None:
+                        self._assign(item.optional_vars, UNKNOWN)
+                self.walk(body)
+            case ast.Try() | ast.TryStar():
+                self.walk(node.body)
+                # Without an exception the body is all that was run: also an import that has a fallback.
+                self._branches([node.orelse, *(handler.body for handler in node.handlers)])
+                self.walk(node.finalbody)
+            case ast.Match(subject=subject, cases=cases):
+                self._expression(subject)
+                for case in cases:
+                    for pattern in ast.walk(case.pattern):
+                        if (captured := getattr(pattern, "name", None)) is not None:
+                            self._scope.bind(captured, UNKNOWN)
+                    if case.guard is not None:
+                        self._expression(case.guard)
+                self._branches([[], *(case.body for case in cases)])
+            case ast.Expr(value=ast.Constant()):
+                pass  # a docstring, or a comment in the form of one
+            case _:
+                for child in ast.iter_child_nodes(node):
+                    if isinstance(child, ast.expr):
+                        self._expression(child)
+
+    def _import_from(self, node: ast.ImportFrom) -> None:
+        module = node.module or ""
+        if node.level:
+            parts = self._package.split(".") if self._package else []
+            kept = parts[: len(parts) - node.level + 1] if node.level <= len(parts) else [""]
+            module = ".".join([*kept, *([module] if module else [])])
+        for name in node.names:
+            if name.name == "*":
+                self._scope.stars.append(module)
+            else:
+                self._scope.bind(name.asname or name.name, (Named(f"{module}.{name.name}"),))
+
+    def _branches(self, bodies: Iterable[Sequence[ast.stmt]]) -> None:
+        """Walk through each of some branches; afterwards any of those that go on may have been taken."""
+        before = self._scope.names
+        after: dict[str, Values] | None = None
+        for body in bodies:
+            self._scope.names = dict(before)
+            self.walk(body)
+            if not (body and isinstance(body[-1], _ENDS)):
+                after = self._scope.names if after is None else merged(after, self._scope.names)
+        self._scope.names = before if after is None else after
+
+    def _loop(self, body: Sequence[ast.stmt], begin: Callable[[], None]) -> None:
+        before = dict(self._scope.names)
+        if not self._is_silent:  # what one round leaves behind is there in the next
+            self._is_silent = True
+            begin()
+            self.walk(body)
+            self._is_silent = False
+            self._scope.names = merged(self._scope.names, before)
+        begin()
+        self.walk(body)
+        self._scope.names = merged(self._scope.names, before)
+
+    def _assign(self, target: ast.expr, values: Values) -> None:
+        match target:
+            case ast.Name(id=name):
+                self._scope.bind(name, values)
+            case ast.Tuple(elts=targets) | ast.List(elts=targets):
+                for one, its in zip(targets, unpacked(values, len(targets)), strict=True):
+                    self._assign(one, its)
+            case ast.Starred(value=starred):
+                self._assign(starred, UNKNOWN)
+            case ast.Attribute(value=ast.Name(id=name), attr=key):
+                self._set_member(name, key, values)
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key)):
+                self._set_member(name, str(key), values)
+            case _:
+                self._expression(target)
+
+    def _set_member(self, name: str, key: str, values: Values) -> None:
+        records = self._scope.look_up(name)
+        if all(isinstance(one, Record) for one in records):
+            changed = (replace(one, members={**one.members, key: values}) for one in records if isinstance(one, Record))
+            self._scope.bind(name, union(changed))
+        elif name in self._scope.names and any(isinstance(one, Unknown) for one in records):
+            self._scope.bind(name, (Record({key: values}),))
+
+    # -- functions and classes --------------------------------------------------------------------------------------
+
+    def _define(self, node: Function) -> None:
+        for expression in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults):
+            if expression is not None:
+                self._expression(expression)
+        self._scope.bind(node.name, (Record(node=node),))
+        if not self._is_silent:
+            self._deferred[id(node)] = _Deferred(node, self._scope, self._owner)
+
+    def _class(self, node: ast.ClassDef) -> None:
+        for expression in (*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords)):
+            self._expression(expression)
+        outer, owner = self._scope, self._owner
+        self._scope, self._owner = Scope(outer, is_class=True), node
+        self.walk(node.body)
+        members = self._scope.names
+        self._scope, self._owner = outer, owner
+        if is_weights_enum(node):
+            members = {name: (Found(),) if name.isupper() else values for name, values in members.items()}
+        made = (Record(members, node),)
+        self._scope.bind(node.name, made)
+        self._selves[id(node)] = made
+
+    def _function(self, deferred: _Deferred) -> None:
+        node, owner = deferred.node, deferred.owner
+        outer, outer_owner = self._scope, self._owner
+        self._scope, self._owner = Scope(deferred.scope), None
+        decorators = [one.id for one in node.decorator_list if isinstance(one, ast.Name)]
+        parameters = [*node.args.posonlyargs, *node.args.args]
+        is_method = owner is not None and "staticmethod" not in decorators and bool(parameters)
+        with_defaults = parameters[len(parameters) - len(node.args.defaults) :]
+        pairs = [*zip(with_defaults, node.args.defaults, strict=True)]
+        pairs += [
+            (one, default)
+            for one, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
+            if default is not None
+        ]
+        defaults = {one.arg: default for one, default in pairs}
+        calls = self._calls_of(deferred)
+        for index, parameter in enumerate([*parameters, *node.args.kwonlyargs]):
+            if is_method and index == 0 and owner is not None:
+                self._scope.bind(parameter.arg, self._selves.get(id(owner), UNKNOWN))
+                continue
+            position = index - is_method if index < len(parameters) else None
+            values = self._given(parameter.arg, position, calls, defaults.get(parameter.arg), deferred)
+            self._scope.bind(parameter.arg, values)
+        for rest in (node.args.vararg, node.args.kwarg):
+            if rest is not None:
+                self._scope.bind(rest.arg, UNKNOWN)
+        self.walk(node.body)
+        if is_method and owner is not None and node.name == "__init__":
+            self._selves[id(owner)] = self._scope.names.get(parameters[0].arg, UNKNOWN)
+        self._scope, self._owner = outer, outer_owner
+
+    def _calls_of(self, deferred: _Deferred) -> list[Arguments]:
+        calls = self._called.get(id(deferred.node), [])
+        if deferred.owner is not None and deferred.node.name == "__init__":
+            return calls + self._called.get(id(deferred.owner), [])
+        return calls
+
+    def _given(
+        self, name: str, position: int | None, calls: Sequence[Arguments], default: ast.expr | None, of: _Deferred
+    ) -> Values:
+        """Return what a parameter may be: what it is in the calls that were seen; without any, its default, or else."""
+        default_values = evaluate(default, of.scope) if default is not None else ()
+        if not calls:
+            default_is = f", {ast.unparse(default)[:40]} by default" if default is not None else ""
+            why = f"{name} is a parameter of {of.node.name}(){default_is}"
+            return union(default_values, (Unknown(why, is_left_to_callers=default is not None),))
+        several: list[Values] = []
+        for call in calls:
+            argument = call.get(name, position)
+            if argument is not None:
+                several.append(argument.values)
+            else:
+                several.append(UNKNOWN if call.may_hold_more else default_values)
+        return union(*several)
+
+    # -- expressions ------------------------------------------------------------------------------------------------
+
+    def _expression(self, node: ast.expr) -> None:
+        match node:
+            case ast.Call():
+                self._call(node)
+            case ast.Attribute():
+                self._member(node)
+            case ast.Subscript(slice=ast.Constant()):
+                self._member(node)
+            case ast.Constant(value=str(text)):
+                if is_checkpoint_url(text):
+                    self._tell(node, of_source(text), is_literal=True)
+                return
+            case ast.JoinedStr() | ast.BinOp(op=ast.Add()):
+                if self._composed(node):
+                    return
+            case ast.Lambda():
+                self._inside(node.args.args, node.body)
+                return
+            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+                self._comprehension(node)
+                return
+            case ast.NamedExpr(target=target, value=value):
+                self._expression(value)
+                self._assign(target, evaluate(value, self._scope))
+                return
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):
+                self._expression(child)
+            elif isinstance(child, ast.keyword):
+                self._expression(child.value)
+
+    def _call(self, node: ast.Call) -> None:
+        arguments: Arguments | None = None
+        for function in evaluate(node.func, self._scope):
+            match function:
+                case Named(path=path):
+                    arguments = arguments or Arguments(node, self._scope)
+                    for asked in self._calls.of(path, arguments):
+                        self._tell(node, asked)
+                case Record(node=defined) if defined is not None and not self._is_silent:
+                    arguments = arguments or Arguments(node, self._scope)
+                    if len(self._called[id(defined)]) < _MOST_CALLS:
+                        self._called[id(defined)].append(arguments)
+
+    def _member(self, node: ast.Attribute | ast.Subscript) -> None:
+        for value in evaluate(node, self._scope):
+            if isinstance(value, Named) and (result := self._enums.member(value.path)) is not None:
+                target, note = result
+                self._tell(node, Asked(target, note, value.path.partition(".")[0]))
+
+    def _composed(self, node: ast.expr) -> bool:
+        """Report a URL that is put together from constants; tell whether it is one, so that its parts are none."""
+        values = evaluate(node, self._scope)
+        urls = [text for text in strings(values) if is_checkpoint_url(text)]
+        for url in urls:
+            self._tell(node, of_source(url), is_literal=True)
+        if not urls and any(isinstance(one, Unknown) for one in values):
+            texts = [
+                one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            ]
+            if len(texts) > 1 and is_checkpoint_url(f"{texts[0]}/{texts[-1]}"):
+                self._tell(node, Asked(note=f"a part of this URL is {ONLY_KNOWN_WHEN_IT_RUNS}"), is_literal=True)
+                return True
+        return bool(urls)
+
+    def _inside(self, parameters: Iterable[ast.arg], body: ast.expr) -> None:
+        outer, self._scope = self._scope, Scope(self._scope)
+        for parameter in parameters:
+            self._scope.bind(parameter.arg, UNKNOWN)
+        self._expression(body)
+        self._scope = outer
+
+    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
+        outer, self._scope = self._scope, Scope(self._scope)
+        for generator in node.generators:
+            self._expression(generator.iter)
+            self._assign(generator.target, elements(generator.iter, self._scope))
+            for condition in generator.ifs:
+                self._expression(condition)
+        for part in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
+            self._expression(part)
+        self._scope = outer
+
+    def _tell(self, node: ast.expr, asked: Asked, *, is_literal: bool = False) -> None:
+        if not self._is_silent:
+            self._report(node, asked, is_literal)
