@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -49,7 +50,7 @@ def command(settings: Settings, *, paths: tuple[Path, ...], lock: Path | None, n
             click.echo(target)
     else:
         _print(found)
-    _tell(found, settings, with_unresolved=names)
+    _tell(found, settings, names=names)
     if lock is not None and found.targets:
         from weightstore.catalog.lockfile import Lockfile
         from weightstore.cli.lock import lock_weights, told
@@ -62,15 +63,11 @@ def command(settings: Settings, *, paths: tuple[Path, ...], lock: Path | None, n
 
 
 def _print(found: Scan) -> None:
+    """Print a table. In a pipe notes are a column; on a terminal there is no room, and they are told after it."""
     from weightstore.cli.table import Cell, Column, print_table
     from weightstore.cli.terminal import printable
 
-    columns = [
-        Column("WHERE"),
-        Column("WEIGHTS", flexible=True),
-        Column("CODE", drop=1),
-        Column("NOTE", drop=2),
-    ]
+    columns = [Column("WHERE"), Column("WEIGHTS", flexible=True), Column("CODE", drop=1), Column("NOTE")]
     rows = [
         [
             Cell(printable(str(one.place))),
@@ -80,21 +77,25 @@ def _print(found: Scan) -> None:
         ]
         for one in found.findings
     ]
+    shown = len(columns) - sys.stdout.isatty()
     if rows:
-        print_table(columns, rows)
+        print_table(columns[:shown], [row[:shown] for row in rows])
 
 
-def _tell(found: Scan, settings: Settings, *, with_unresolved: bool) -> None:
+def _tell(found: Scan, settings: Settings, *, names: bool) -> None:
     from weightstore.cli.terminal import printable
 
     for unread in found.unread:
         settings.note(printable(f"{unread.place}: {unread.reason}"))
-    for one in found.unresolved if with_unresolved else ():
-        settings.note(printable(f"{one.place}: unresolved: {one.what}: {one.note}"))
+    for one in found.findings:
+        if not one.is_resolved and names:
+            settings.note(printable(f"{one.place}: unresolved: {one.what}: {one.note}"))
+        elif one.is_resolved and one.note and not names and not settings.json and sys.stdout.isatty():
+            settings.note(printable(f"{one.place}: {one.note}"))
     told = f"{units.count(found.files, 'file')}: {units.count(len(found.targets), 'checkpoint')} found"
     settings.say(f"{told}, {len(found.unresolved)} unresolved")
     if found.unresolved:
-        settings.say("What is unresolved a recorded run tells: weightstore run --record weights.lock -- python …")
+        settings.say("A recorded run tells what is unresolved: weightstore run --record weights.lock -- python …")
 
 
 def _as_json(found: Scan, lock: Path | None) -> dict[str, object]:

@@ -8,7 +8,7 @@ import copy
 from weightstore.errors import InvalidInput
 from weightstore.source import parse_source
 
-_LONGEST = 70
+_LONGEST = 56
 
 
 class _WithoutSecrets(ast.NodeTransformer):

@@ -89,7 +89,7 @@ def _place(name: str, answer: object) -> tuple[str, str]:
 
 def _by_convention(name: str) -> tuple[str, str]:
     if "." not in name:
-        return "", "only timm knows its default weights, and timm is not installed"
+        return "", "only timm knows its default weights, and timm could not be asked"
     return _on_hub(f"timm/{name}", "model.safetensors")
 
 

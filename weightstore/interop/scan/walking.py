@@ -363,9 +363,9 @@ class Walker:
         for url in urls:
             self._tell(node, of_source(url), is_literal=True)
         if not urls and any(isinstance(one, Unknown) for one in values):
-            texts = [
-                one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)
-            ]
+            constants = [one for one in ast.walk(node) if isinstance(one, ast.Constant)]
+            constants.sort(key=lambda one: (one.lineno, one.col_offset))
+            texts = [one.value for one in constants if isinstance(one.value, str)]
             if len(texts) > 1 and is_checkpoint_url(f"{texts[0]}/{texts[-1]}"):
                 self._tell(node, Asked(note=f"a part of this URL is {ONLY_KNOWN_WHEN_IT_RUNS}"), is_literal=True)
                 return True
