@@ -90,23 +90,45 @@ def test_a_dangling_link_is_told_and_the_rest_is_scanned(tmp_path):
         (b"# coding: nonsense\n", "does not parse: "),
         (b"\xff\xfe\n", "does not parse: "),
         (b"(" * 5000, "does not parse: "),
-        (b"x = " + b"-" * 3000 + b"1", ""),
-        (b"x = " + b"1 + " * 3000 + b"1", ""),
-        (b"x = a" + b".b" * 3000, ""),
-        (b"if x:\n  pass\n" + b"elif x:\n  pass\n" * 2000, ""),
     ],
     ids=lambda value: repr(value[:20]),
 )
-def test_what_does_not_parse_or_goes_too_deep_is_listed_and_not_fatal(tmp_path, content, reason):
+def test_what_does_not_parse_is_listed_and_not_fatal(tmp_path, content, reason):
     (tmp_path / "a.py").write_bytes(content)
     (tmp_path / "b.py").write_text(ASK)
     result = scanned(tmp_path)
     assert [one.target for one in result.findings] == [TARGET]
     assert result.files == 2
-    if reason:
-        (unread,) = result.unread
-        assert unread.reason.startswith(reason)
-        assert unread.place.startswith(str(tmp_path / "a.py"))
+    (unread,) = result.unread
+    assert unread.reason.startswith(reason)
+    assert unread.place.startswith(str(tmp_path / "a.py"))
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [
+        "x = " + "1 + " * 1500 + "1",
+        "x = a" + ".b" * 1500,
+        "if x:\n  pass\n" + "elif x:\n  pass\n" * 700,
+        "def f():\n  x = " + "1 + " * 1500 + "1",
+        "class C:\n  def f(self):\n    for x in a:\n      x = " + "1 + " * 1500 + "1",
+    ],
+    ids=lambda value: repr(value[:20]),
+)
+def test_a_statement_that_goes_too_deep_is_listed_and_the_rest_is_scanned(tmp_path, deep):
+    text = f"import timm\n{deep}\nNAME = 'a.b'\ndef g():\n    timm.create_model(NAME, pretrained=True)\ng()\n"
+    (tmp_path / "a.py").write_text(text)
+    result = scanned(tmp_path)
+    assert [one.target for one in result.findings] == [TARGET]
+    (unread,) = result.unread
+    assert unread.reason == "nested too deeply to be looked at"
+    assert re.fullmatch(r".*a\.py:[234]", unread.place)
+
+
+def test_what_is_no_file_is_passed_by(tmp_path):
+    os.mkfifo(tmp_path / "a.py")
+    (tmp_path / "b.py").mkdir()
+    assert scanned(tmp_path).files == 0
 
 
 def test_a_warning_of_pythons_about_somebodys_code_is_not_ours(tmp_path):

@@ -260,6 +260,18 @@ def test_a_librarys_own_way_of_fetching_is_known(found, code, target):
     assert found(code) == [f"2 {target}"]
 
 
+def test_torchvisions_models_by_torch_hub_have_their_weights_found_and_their_code_not(found):
+    call = "torch.hub.load('pytorch/vision:v0.10.0', 'resnet50', pretrained=True)"
+    code = "2 ? the code of pytorch/vision:v0.10.0 decides what it fetches"
+    assert found(f"import torch\n{call}") == [f"2 {V1}", code]
+
+
+def test_get_model_takes_a_url_for_its_weights(found):
+    code = "import weightstore\nweightstore.get_model('resnet50', weights='https://x.org/y')"
+    assert found(code) == ["2 https://x.org/y"]
+    assert found("import weightstore\nweightstore.get_model('resnet50', weights='./mine.pth')") == []
+
+
 def test_prefetch_asks_for_each_of_its_names(found):
     got = found("import weightstore\nweightstore.prefetch('resnet50', 'https://x.org/a.pth', 'nonsense')")
     assert got[:2] == [f"2 {V2}", "2 https://x.org/a.pth"]

@@ -43,12 +43,10 @@ def command(settings: Settings, *, paths: tuple[Path, ...], lock: Path | None, n
 
     client = settings.client()
     found = scan(paths, catalogs=client.catalogs)
-    if settings.json:
-        settings.print_json(_as_json(found, lock))
-    elif names:
+    if names and not settings.json:
         for target in found.targets:
             click.echo(target)
-    else:
+    elif not settings.json:
         _print(found)
     _tell(found, settings, names=names)
     if lock is not None and found.targets:
@@ -58,6 +56,8 @@ def command(settings: Settings, *, paths: tuple[Path, ...], lock: Path | None, n
         known = Lockfile.read(lock) if lock.exists() else Lockfile()
         lockfile, what = lock_weights(found.targets, known, lock, settings=settings, client=client, update=False)
         settings.say(told(lockfile, lock, what))
+    if settings.json:
+        settings.print_json(_as_json(found, lock))
     if strict and (found.unresolved or found.unread):
         click.get_current_context().exit(1)
 

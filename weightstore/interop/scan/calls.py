@@ -7,14 +7,14 @@ import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
-from urllib.parse import urlsplit
 
 from weightstore.catalog.names import resolve
 from weightstore.errors import InvalidInput, InvalidSource, UnknownName
 from weightstore.hub import MAIN, HubFile
 from weightstore.interop.scan.evaluation import ONLY_KNOWN_WHEN_IT_RUNS
+from weightstore.interop.scan.urls import is_checkpoint_url, target_of
 from weightstore.interop.scan.values import Const, strings
-from weightstore.source import is_path, is_source, parse_source
+from weightstore.source import is_path, is_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from weightstore.interop.scan.enums import Enums
     from weightstore.interop.scan.evaluation import Argument, Arguments
 
-_EXTENSIONS = (".bin", ".ckpt", ".gguf", ".onnx", ".pt", ".pth", ".pth.tar", ".pyth", ".safetensors")
 _TIMM_BUILDER = re.compile(r"timm\.models(\.[a-z]\w*)?\.[a-z][a-z0-9_]*")
 _FROM_PRETRAINED = "from_pretrained"
 
@@ -94,7 +93,7 @@ class Calls:
     # -- names of catalogs ------------------------------------------------------------------------------------------
 
     def _get_model(self, arguments: Arguments) -> Iterator[Asked]:
-        for name, why in _texts(arguments.get("name", 0)):
+        for name, why in _texts(arguments.get("name", 0) or arguments.get("model")):
             found = self._enums.named_builder(name) if name else None
             if found is None:
                 has_weights = any(
@@ -123,7 +122,7 @@ class Calls:
 
     def _resolved(self, name: str, note: str) -> Iterator[Asked]:
         if is_source(name):
-            yield of_source(name, note)
+            yield of_url(name, note)
             return
         try:
             for entry in resolve([name], self._catalogs):
@@ -194,6 +193,8 @@ class Calls:
         if source is not None and strings(source.values) == ["local"]:
             return
         for name, _ in _texts(arguments.get("repo_or_dir", 0)):
+            if (name or "").partition(":")[0] == "pytorch/vision":
+                yield from self._get_model(arguments.but_for_the_first())
             code = f"the code of {name}" if name is not None else "the code"
             yield Asked(note=f"{code} decides what it fetches")
 
@@ -201,12 +202,12 @@ class Calls:
 
     def _url(self, arguments: Arguments) -> Iterator[Asked]:
         for url, note in _texts(arguments.get("url", 0)):
-            yield of_source(url, note) if url is not None else Asked(note=note)
+            yield of_url(url, note) if url is not None else Asked(note=note)
 
     def _any_url(self, arguments: Arguments) -> Iterator[Asked]:
         """Yield the checkpoints among what a function fetches that fetches anything."""
         for argument in arguments.all()[:1]:
-            yield from (of_source(url) for url in strings(argument.values) if is_checkpoint_url(url))
+            yield from (of_url(url) for url in strings(argument.values) if is_checkpoint_url(url))
 
 
 def _is_of_another_kind(arguments: Arguments) -> bool:
@@ -234,24 +235,7 @@ def _on_hub(repo: str, file: str, revision: str, note: str, asked_by: str = "") 
         return Asked(note=str(error), asked_by=asked_by)
 
 
-def of_source(text: str, note: str = "") -> Asked:
+def of_url(url: str, note: str = "") -> Asked:
     """Return what a URL asks for, shown without credentials."""
-    try:
-        source, pin = parse_source(text)
-    except InvalidInput as error:
-        return Asked(note=str(error))
-    stated = f"#sha256={pin.hex}" if pin.is_pinned and pin != source.pin else ""
-    return Asked(source.display + stated, note)
-
-
-def is_checkpoint_url(text: str) -> bool:
-    """Tell whether text is a URL, and nothing else, whose path ends as a checkpoint's does."""
-    if not text.startswith(("https://", "http://", "hf://")):
-        return False
-    try:
-        if not urlsplit(text).path.lower().endswith(_EXTENSIONS):
-            return False
-        parse_source(text)
-    except (ValueError, InvalidInput):
-        return False
-    return True
+    target, why = target_of(url)
+    return Asked(target, note if target else why)

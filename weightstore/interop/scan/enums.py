@@ -10,7 +10,9 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from weightstore.interop.scan.urls import target_of
 from weightstore.interop.scan.values import Const, Found, Named
+from weightstore.source import is_path, is_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -161,7 +163,11 @@ class _Call:
     def _meant(self, value: Const, parameter: str, enum: str) -> Iterator[Result]:
         """Yield what a constant means: a member's name, a full weights name, a boolean of old."""
         given = value.value
-        if given is None or given is False:
+        if not given:
+            return
+        if isinstance(given, str) and is_source(given):  # weightstore's get_model takes these as well
+            if not is_path(given):
+                yield target_of(given)
             return
         about = self.legacy.get(parameter, {})
         quantize = self.arguments.get("quantize", _index(self.positions, "quantize"))

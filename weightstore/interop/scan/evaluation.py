@@ -198,6 +198,17 @@ def unpacked(values: Values, count: int) -> list[Values]:
     return [union(*one) for one in several]
 
 
+def defaults_of(parameters: ast.arguments) -> dict[str, ast.expr]:
+    """Return the defaults of a function's parameters, by name."""
+    by_position = [*parameters.posonlyargs, *parameters.args]
+    with_default = by_position[len(by_position) - len(parameters.defaults) :]
+    pairs = [*zip(with_default, parameters.defaults, strict=True)]
+    pairs += [
+        (one, it) for one, it in zip(parameters.kwonlyargs, parameters.kw_defaults, strict=True) if it is not None
+    ]
+    return {parameter.arg: default for parameter, default in pairs}
+
+
 @dataclass(frozen=True, slots=True)
 class Argument:
     """One argument of a call: how it is written, and what it may stand for."""

@@ -23,14 +23,14 @@ _PASSED_BY = frozenset(
     {
         "__pycache__",
         "__pypackages__",
-        "build",
         "dist-packages",
         "node_modules",
         "site-packages",
         "venv",
     }
 )
-_LIMIT = 32 << 20
+_LONGEST_MODULE = 8 << 20
+_LONGEST_NOTEBOOK = 256 << 20  # with all its pictures
 # IPython's own syntax: a line magic, a shell command, or a question; assigned from, too.
 _MAGIC = re.compile(r"^(\s*)(?:[A-Za-z_][\w., ]*=\s*)?[%!?].*$|^(\s*)[^'\"#]*[\w)\]]\?{1,2}\s*$")
 # Cell magics whose cells are still Python of the same notebook.
@@ -96,20 +96,22 @@ def _under(directory: Path, unread: Callable[[Unread], None]) -> Iterator[Path]:
             and not os.path.exists(os.path.join(root, name, "pyvenv.cfg"))
         )
         for name in sorted(files):
-            if name.endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(root, name)
+            path = Path(root, name)
+            if name.endswith(SUFFIXES) and not name.startswith(".") and (path.is_file() or path.is_symlink()):
+                yield path
 
 
 def read_code(path: Path, *, unread: Callable[[Unread], None]) -> Code | None:
     """Return the Python in a file, as far as it parses; None where nothing does. What does not is told."""
+    limit = _LONGEST_NOTEBOOK if path.suffix == ".ipynb" else _LONGEST_MODULE
     try:
         with path.open("rb") as file:
-            data = file.read(_LIMIT + 1)
+            data = file.read(limit + 1)
     except OSError as error:
         unread(Unread(str(path), error.strerror or str(error)))
         return None
-    if len(data) > _LIMIT:
-        unread(Unread(str(path), f"larger than {_LIMIT} bytes"))
+    if len(data) > limit:
+        unread(Unread(str(path), f"larger than {limit} bytes"))
         return None
     if path.suffix == ".ipynb":
         return _notebook(path, data, unread)

@@ -62,13 +62,13 @@ def _findings(code: Code, *, calls: Calls, enums: Enums, unread: list[Unread]) -
         finding = Finding(code.place(node.lineno), shown(node), asked.target, asked.note, asked.asked_by)
         (literal if is_literal else by_call).append((finding, asked.timm_name))
 
-    walker = Walker(calls=calls, enums=enums, package=code.package, report=report)
-    try:
-        for piece in code.pieces:
-            walker.walk(piece.tree.body)
-        walker.finish()
-    except RecursionError:
-        unread.append(Unread(code.file, "nested too deeply: a part of it was not looked at"))
+    def too_deep(statement: ast.stmt) -> None:
+        unread.append(Unread(str(code.place(statement.lineno)), "nested too deeply to be looked at"))
+
+    walker = Walker(calls=calls, enums=enums, package=code.package, report=report, too_deep=too_deep)
+    for piece in code.pieces:
+        walker.module(piece.tree)
+    walker.finish()
     called = {finding.target or finding.place for finding, _ in by_call}
     found = by_call + [one for one in literal if (one[0].target or one[0].place) not in called]
     return sorted(found, key=lambda one: (one[0].place.cell or 0, one[0].place.line))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from weightstore.errors import InvalidInput
 from weightstore.hub import MAIN, HubFile
-from weightstore.interop.scan.calls import of_source
+from weightstore.interop.scan.urls import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,8 +82,7 @@ def _place(name: str, answer: object) -> tuple[str, str]:
         file = answer.get("hf_hub_filename") or "model.safetensors"
         return _on_hub(repo, str(file))
     if isinstance(url, str) and url:
-        asked = of_source(url)
-        return asked.target, asked.note
+        return target_of(url)
     return "", "timm has no weights for it"
 
 

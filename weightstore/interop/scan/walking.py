@@ -7,19 +7,22 @@ walked when all around them has been, those that were seen called first, with wh
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from weightstore.interop.scan.calls import Asked, is_checkpoint_url, of_source
+from weightstore.interop.scan.calls import Asked, of_url
 from weightstore.interop.scan.evaluation import (
     ONLY_KNOWN_WHEN_IT_RUNS,
     Arguments,
+    defaults_of,
     elements,
     evaluate,
     is_weights_enum,
     unpacked,
 )
+from weightstore.interop.scan.urls import is_checkpoint_url
 from weightstore.interop.scan.values import (
     UNKNOWN,
     Found,
@@ -34,7 +37,7 @@ from weightstore.interop.scan.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from weightstore.interop.scan.calls import Calls
     from weightstore.interop.scan.enums import Enums
@@ -57,13 +60,28 @@ class Walker:
     """Walks through one module, or the cells of one notebook, and reports all that asks for weights."""
 
     def __init__(
-        self, *, calls: Calls, enums: Enums, package: str, report: Callable[[ast.expr, Asked, bool], None]
+        self,
+        *,
+        calls: Calls,
+        enums: Enums,
+        package: str,
+        report: Callable[[ast.expr, Asked, bool], None],
+        too_deep: Callable[[ast.stmt], None],
     ) -> None:
-        """Begin. ``report`` is told of an expression, of what it asks for, and whether it is a URL and no call."""
+        """Begin.
+
+        Args:
+            calls: knows what calls of imported functions ask for.
+            enums: knows the members of weights enums.
+            package: the package that relative imports start from.
+            report: told of an expression, of what it asks for, and whether it is a URL and no call.
+            too_deep: told of a statement that is nested too deeply to be walked through to its end.
+        """
         self._calls = calls
         self._enums = enums
         self._package = package
         self._report = report
+        self._too_deep = too_deep
         self._scope = Scope()
         self._is_silent = False
         self._deferred: dict[int, _Deferred] = {}
@@ -71,15 +89,31 @@ class Walker:
         self._selves: dict[int, Values] = {}
         self._owner: ast.ClassDef | None = None
 
-    def walk(self, statements: Sequence[ast.stmt]) -> None:
+    def module(self, tree: ast.Module) -> None:
         """Walk through the statements of a module or cell; functions are left for :meth:`finish`."""
-        for statement in statements:
-            self._statement(statement)
+        for statement in tree.body:
+            with self._not_too_deep(statement):
+                self._statement(statement)
 
     def finish(self) -> None:
         """Walk through the bodies of functions, and of those in them."""
         while self._deferred:
-            self._function(self._deferred.pop(self._next()))
+            deferred = self._deferred.pop(self._next())
+            with self._not_too_deep(deferred.node):
+                self._function(deferred)
+
+    @contextlib.contextmanager
+    def _not_too_deep(self, statement: ast.stmt) -> Iterator[None]:
+        scope, owner = self._scope, self._owner
+        try:
+            yield
+        except RecursionError:
+            self._scope, self._owner, self._is_silent = scope, owner, False
+            self._too_deep(statement)
+
+    def _walk(self, statements: Iterable[ast.stmt]) -> None:
+        for statement in statements:
+            self._statement(statement)
 
     def _next(self) -> int:
         """Return which function is walked next: one that is called; else the last, which may call those above it.
@@ -134,22 +168,22 @@ class Walker:
                 self._expression(iterated)
                 values = elements(iterated, self._scope)
                 self._loop(body, lambda: self._assign(target, values))
-                self.walk(orelse)
+                self._walk(orelse)
             case ast.While(test=test, body=body, orelse=orelse):
                 self._expression(test)
                 self._loop(body, lambda: None)
-                self.walk(orelse)
+                self._walk(orelse)
             case ast.With(items=items, body=body) | ast.AsyncWith(items=items, body=body):
                 for item in items:
                     self._expression(item.context_expr)
                     if item.optional_vars is not None:
                         self._assign(item.optional_vars, UNKNOWN)
-                self.walk(body)
+                self._walk(body)
             case ast.Try() | ast.TryStar():
-                self.walk(node.body)
+                self._walk(node.body)
                 # Without an exception the body is all that was run: also an import that has a fallback.
                 self._branches([node.orelse, *(handler.body for handler in node.handlers)])
-                self.walk(node.finalbody)
+                self._walk(node.finalbody)
             case ast.Match(subject=subject, cases=cases):
                 self._expression(subject)
                 for case in cases:
@@ -184,7 +218,7 @@ class Walker:
         after: dict[str, Values] | None = None
         for body in bodies:
             self._scope.names = dict(before)
-            self.walk(body)
+            self._walk(body)
             if not (body and isinstance(body[-1], _ENDS)):
                 after = self._scope.names if after is None else merged(after, self._scope.names)
         self._scope.names = before if after is None else after
@@ -194,11 +228,11 @@ class Walker:
         if not self._is_silent:  # what one round leaves behind is there in the next
             self._is_silent = True
             begin()
-            self.walk(body)
+            self._walk(body)
             self._is_silent = False
             self._scope.names = merged(self._scope.names, before)
         begin()
-        self.walk(body)
+        self._walk(body)
         self._scope.names = merged(self._scope.names, before)
 
     def _assign(self, target: ast.expr, values: Values) -> None:
@@ -240,7 +274,7 @@ class Walker:
             self._expression(expression)
         outer, owner = self._scope, self._owner
         self._scope, self._owner = Scope(outer, is_class=True), node
-        self.walk(node.body)
+        self._walk(node.body)
         members = self._scope.names
         self._scope, self._owner = outer, owner
         if is_weights_enum(node):
@@ -256,14 +290,7 @@ class Walker:
         decorators = [one.id for one in node.decorator_list if isinstance(one, ast.Name)]
         parameters = [*node.args.posonlyargs, *node.args.args]
         is_method = owner is not None and "staticmethod" not in decorators and bool(parameters)
-        with_defaults = parameters[len(parameters) - len(node.args.defaults) :]
-        pairs = [*zip(with_defaults, node.args.defaults, strict=True)]
-        pairs += [
-            (one, default)
-            for one, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)
-            if default is not None
-        ]
-        defaults = {one.arg: default for one, default in pairs}
+        defaults = defaults_of(node.args)
         calls = self._calls_of(deferred)
         for index, parameter in enumerate([*parameters, *node.args.kwonlyargs]):
             if is_method and index == 0 and owner is not None:
@@ -275,7 +302,7 @@ class Walker:
         for rest in (node.args.vararg, node.args.kwarg):
             if rest is not None:
                 self._scope.bind(rest.arg, UNKNOWN)
-        self.walk(node.body)
+        self._walk(node.body)
         if is_method and owner is not None and node.name == "__init__":
             self._selves[id(owner)] = self._scope.names.get(parameters[0].arg, UNKNOWN)
         self._scope, self._owner = outer, outer_owner
@@ -316,7 +343,7 @@ class Walker:
                 self._member(node)
             case ast.Constant(value=str(text)):
                 if is_checkpoint_url(text):
-                    self._tell(node, of_source(text), is_literal=True)
+                    self._tell(node, of_url(text), is_literal=True)
                 return
             case ast.JoinedStr() | ast.BinOp(op=ast.Add()):
                 if self._composed(node):
@@ -361,7 +388,7 @@ class Walker:
         values = evaluate(node, self._scope)
         urls = [text for text in strings(values) if is_checkpoint_url(text)]
         for url in urls:
-            self._tell(node, of_source(url), is_literal=True)
+            self._tell(node, of_url(url), is_literal=True)
         if not urls and any(isinstance(one, Unknown) for one in values):
             constants = [one for one in ast.walk(node) if isinstance(one, ast.Constant)]
             constants.sort(key=lambda one: (one.lineno, one.col_offset))
