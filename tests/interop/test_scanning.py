@@ -396,6 +396,7 @@ def test_credentials_in_a_url_are_not_shown(tmp_path):
     result = scan([tmp_path / "code.py"], catalogs=Catalogs(), timm=by_convention)
     assert len(result.findings) == 4
     assert "secret" not in repr(result)
+    assert result.findings[0].what == "'https://x.org/a.pth?token=~2bb80d53'"
     assert result.findings[1].target == "https://x.org/b.pth"
 
 
@@ -513,6 +514,77 @@ def test_relative_imports_lead_into_the_package(tmp_path):
     (package / "net.py").write_text("from ..resnet import ResNet50_Weights as W\nfrom . import x\nW.DEFAULT\n")
     (finding,) = scan([package / "net.py"], catalogs=Catalogs(), timm=by_convention).findings
     assert (finding.place.line, finding.target) == (3, V2)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Scan several files; return a line for each finding."""
+
+    def find(**files: str) -> list[str]:
+        for name, code in files.items():
+            path = tmp_path / name.replace("__", "/").replace("INIT", "__init__")
+            path.with_suffix(".py").parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".py").write_text(textwrap.dedent(code))
+        result = scan([tmp_path], catalogs=Catalogs(), timm=by_convention)
+        assert not result.unread
+        return [
+            f"{Path(one.place.file).stem}:{one.place.line} {one.target or '? ' + one.note}" for one in result.findings
+        ]
+
+    return find
+
+
+CONFIG = "class CFG:\n    name = 'a.b'\nNAME = 'a.b'\nTABLE = {'name': 'a.b'}\ndef name(): pass\n"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from config import CFG\ntimm.create_model(CFG.name, pretrained=True)",
+        "from config import NAME as n\ntimm.create_model(n, pretrained=True)",
+        "from config import *\ntimm.create_model(TABLE['name'], pretrained=True)",
+        "import config\ntimm.create_model(config.CFG.name, pretrained=True)",
+        "from src import config as c\ntimm.create_model(c.NAME, pretrained=True)",
+        "import src.config\ntimm.create_model(src.config.NAME, pretrained=True)",
+        "def f():\n    from src.config import NAME\n    timm.create_model(NAME, pretrained=True)",
+    ],
+)
+def test_settings_of_another_file_that_is_scanned_are_known(project, code):
+    targets = [line.partition(" ")[2] for line in project(src__config=CONFIG, train=f"import timm\n{code}\n")]
+    assert targets == ["hf://timm/a.b@main/model.safetensors"]
+
+
+def test_relative_imports_lead_to_the_other_files_of_a_package(project):
+    train = "import timm\nfrom ..config import NAME\nfrom . import more\ntimm.create_model(NAME, True)\n"
+    assert project(
+        pkg__INIT="", pkg__config=CONFIG, pkg__sub__INIT="", pkg__sub__more="NAME = 'c.d'\n",
+        pkg__sub__train=train + "timm.create_model(more.NAME, True)\n",
+    ) == ["train:4 hf://timm/a.b@main/model.safetensors", "train:5 hf://timm/c.d@main/model.safetensors"]  # fmt: skip
+
+
+def test_which_of_two_files_of_one_name_is_meant_is_not_guessed(project):
+    train = "import timm\nfrom config import NAME\ntimm.create_model(NAME, True)\n"
+    assert project(one__config=CONFIG, two__config=CONFIG, train=train) == [
+        "train:3 ? config.NAME is defined elsewhere"
+    ]
+
+
+def test_what_another_file_only_knows_when_it_runs_is_unresolved(project):
+    train = "import timm, config\ntimm.create_model(config.NAME, True)\ntimm.create_model(config.name, True)\n"
+    assert project(config="NAME = input()\ndef name(): pass\n", train=train) == [
+        "train:2 ? config.NAME is defined elsewhere", "train:3 ? config.name is defined elsewhere",
+    ]  # fmt: skip
+
+
+def test_an_enum_of_ones_own_is_found_where_its_urls_are(project):
+    nets = """
+        from torchvision.models import WeightsEnum, Weights, resnet50
+        class Net_Weights(WeightsEnum):
+            V1 = Weights(url="https://x.org/v1.pth", transforms=None, meta={})
+        """
+    train = "from nets import Net_Weights, resnet50\nresnet50(weights=Net_Weights.V1)\nresnet50(pretrained=True)\n"
+    assert project(nets=nets, train=train) == ["nets:4 https://x.org/v1.pth", f"train:3 {V1}"]
+    assert project(nets="", train=train)[0] == "train:2 ? no catalog knows Net_Weights.V1 of nets"
 
 
 def test_nothing_that_is_scanned_runs(tmp_path):

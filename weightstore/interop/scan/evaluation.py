@@ -39,7 +39,7 @@ def evaluate(node: ast.expr | None, scope: Scope) -> Values:
         case ast.Name(id=name):
             return scope.look_up(name)
         case ast.Attribute(value=base, attr=attr):
-            return union(*(_member(value, attr) for value in evaluate(base, scope)))
+            return union(*(_member(value, attr, scope) for value in evaluate(base, scope)))
         case ast.JoinedStr(values=parts):
             return joined(_part(part, scope) for part in parts)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
@@ -69,10 +69,10 @@ def evaluate(node: ast.expr | None, scope: Scope) -> Values:
             return UNKNOWN
 
 
-def _member(value: Value, attr: str) -> Values:
+def _member(value: Value, attr: str, scope: Scope) -> Values:
     match value:
         case Named(path=path):
-            return (Named(f"{path}.{attr}"),)
+            return scope.imported(path, attr)
         case Record(members=members):
             return members.get(attr, UNKNOWN)
         case Found():
@@ -113,14 +113,17 @@ def _call(node: ast.Call, scope: Scope) -> Values:
     first = node.args[0] if node.args else node.keywords[0].value if node.keywords else None
     if isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         return (Record({one.arg: evaluate(one.value, scope) for one in node.keywords if one.arg}),)
+    match node.func:
+        case ast.Attribute(value=ast.Name(id=enum) | ast.Attribute(attr=enum), attr="verify") if enum.endswith(
+            "Weights"
+        ):
+            return evaluate(first, scope)
     results: list[Values] = []
     for function in evaluate(node.func, scope):
         path = function.path if isinstance(function, Named) else ""
         name = path.rpartition(".")[2]
         if path in _MAKE_RECORDS:
             results.append((Record({one.arg: evaluate(one.value, scope) for one in node.keywords if one.arg}),))
-        elif name == "verify" and path.rpartition(".")[0].endswith("Weights"):
-            results.append(evaluate(first, scope))
         elif name == "get_weight" or (isinstance(function, Record) and is_weights_enum(function.node)):
             results.append((Found(),))
         elif name == "get_model_weights":

@@ -21,7 +21,8 @@ class _WithoutSecrets(ast.NodeTransformer):
         text = "".join(
             part.value for part in node.values if isinstance(part, ast.Constant) and isinstance(part.value, str)
         )
-        return ast.Constant("…") if "://" in text else node
+        may_have_secrets = "://" in text and ("@" in text or "?" in text) and not text.startswith("hf://")
+        return ast.Constant("…") if may_have_secrets else node
 
 
 def _displayed(text: str) -> str:

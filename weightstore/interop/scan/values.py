@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import ast
     from collections.abc import Iterable, Mapping
 
+    from weightstore.interop.scan.modules import Modules
+
 _MOST = 64
 _LONGEST = 4096
 _BUILT_IN = frozenset(dir(builtins))
@@ -109,10 +111,11 @@ def joined(parts: Iterable[Values]) -> Values:
 class Scope:
     """The names of a module, class or function, and what they may stand for at this point."""
 
-    def __init__(self, parent: Scope | None = None, *, is_class: bool = False) -> None:
+    def __init__(self, parent: Scope | None = None, *, modules: Modules | None = None, is_class: bool = False) -> None:
         self.names: dict[str, Values] = {}
         self.stars: list[str] = []
         self.is_class = is_class
+        self.modules: Modules | None = parent.modules if parent is not None else modules
         # A function in a class sees what is around the class, and not what is in it.
         self.parent: Scope | None = parent.parent if parent is not None and parent.is_class else parent
 
@@ -126,7 +129,12 @@ class Scope:
             scope = scope.parent
         if not stars or name in _BUILT_IN:
             return UNKNOWN
-        return union(Named(f"{module}.{name}") for module in stars)
+        return union(*(self.imported(module, name) for module in stars))
+
+    def imported(self, module: str, name: str) -> Values:
+        """Return what a name of another module may stand for: what that defines, where it is among what is scanned."""
+        known = self.modules.get(module, name) if self.modules is not None else ()
+        return known or (Named(f"{module}.{name}"),)
 
     def bind(self, name: str, values: Values) -> None:
         self.names[name] = values

@@ -37,10 +37,11 @@ from weightstore.interop.scan.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from weightstore.interop.scan.calls import Calls
     from weightstore.interop.scan.enums import Enums
+    from weightstore.interop.scan.modules import Modules
 
 _MOST_CALLS = 32
 Function: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
@@ -65,8 +66,10 @@ class Walker:
         calls: Calls,
         enums: Enums,
         package: str,
+        modules: Modules,
         report: Callable[[ast.expr, Asked, bool], None],
         too_deep: Callable[[ast.stmt], None],
+        is_silent: bool = False,
     ) -> None:
         """Begin.
 
@@ -74,7 +77,9 @@ class Walker:
             calls: knows what calls of imported functions ask for.
             enums: knows the members of weights enums.
             package: the package that relative imports start from.
+            modules: what is known of the other files that are scanned.
             report: told of an expression, of what it asks for, and whether it is a URL and no call.
+            is_silent: whether only :attr:`names` are wanted.
             too_deep: told of a statement that is nested too deeply to be walked through to its end.
         """
         self._calls = calls
@@ -82,8 +87,8 @@ class Walker:
         self._package = package
         self._report = report
         self._too_deep = too_deep
-        self._scope = Scope()
-        self._is_silent = False
+        self._scope = Scope(modules=modules)
+        self._is_silent = is_silent
         self._deferred: dict[int, _Deferred] = {}
         self._called: defaultdict[int, list[Arguments]] = defaultdict(list)
         self._selves: dict[int, Values] = {}
@@ -95,6 +100,11 @@ class Walker:
             with self._not_too_deep(statement):
                 self._statement(statement)
 
+    @property
+    def names(self) -> Mapping[str, Values]:
+        """What the names at the top of the module may stand for, at its end."""
+        return self._scope.names
+
     def finish(self) -> None:
         """Walk through the bodies of functions, and of those in them."""
         while self._deferred:
@@ -104,11 +114,11 @@ class Walker:
 
     @contextlib.contextmanager
     def _not_too_deep(self, statement: ast.stmt) -> Iterator[None]:
-        scope, owner = self._scope, self._owner
+        scope, owner, is_silent = self._scope, self._owner, self._is_silent
         try:
             yield
         except RecursionError:
-            self._scope, self._owner, self._is_silent = scope, owner, False
+            self._scope, self._owner, self._is_silent = scope, owner, is_silent
             self._too_deep(statement)
 
     def _walk(self, statements: Iterable[ast.stmt]) -> None:
@@ -210,7 +220,7 @@ class Walker:
             if name.name == "*":
                 self._scope.stars.append(module)
             else:
-                self._scope.bind(name.asname or name.name, (Named(f"{module}.{name.name}"),))
+                self._scope.bind(name.asname or name.name, self._scope.imported(module, name.name))
 
     def _branches(self, bodies: Iterable[Sequence[ast.stmt]]) -> None:
         """Walk through each of some branches; afterwards any of those that go on may have been taken."""
@@ -334,6 +344,11 @@ class Walker:
     # -- expressions ------------------------------------------------------------------------------------------------
 
     def _expression(self, node: ast.expr) -> None:
+        if self._is_silent:
+            for one in ast.walk(node):
+                if isinstance(one, ast.NamedExpr):
+                    self._assign(one.target, evaluate(one.value, self._scope))
+            return
         match node:
             case ast.Call():
                 self._call(node)
@@ -343,7 +358,7 @@ class Walker:
                 self._member(node)
             case ast.Constant(value=str(text)):
                 if is_checkpoint_url(text):
-                    self._tell(node, of_url(text), is_literal=True)
+                    self._report(node, of_url(text), True)
                 return
             case ast.JoinedStr() | ast.BinOp(op=ast.Add()):
                 if self._composed(node):
@@ -371,8 +386,8 @@ class Walker:
                 case Named(path=path):
                     arguments = arguments or Arguments(node, self._scope)
                     for asked in self._calls.of(path, arguments):
-                        self._tell(node, asked)
-                case Record(node=defined) if defined is not None and not self._is_silent:
+                        self._report(node, asked, False)
+                case Record(node=defined) if defined is not None:
                     arguments = arguments or Arguments(node, self._scope)
                     if len(self._called[id(defined)]) < _MOST_CALLS:
                         self._called[id(defined)].append(arguments)
@@ -381,20 +396,20 @@ class Walker:
         for value in evaluate(node, self._scope):
             if isinstance(value, Named) and (result := self._enums.member(value.path)) is not None:
                 target, note = result
-                self._tell(node, Asked(target, note, value.path.partition(".")[0]))
+                self._report(node, Asked(target, note, value.path.partition(".")[0]), False)
 
     def _composed(self, node: ast.expr) -> bool:
         """Report a URL that is put together from constants; tell whether it is one, so that its parts are none."""
         values = evaluate(node, self._scope)
         urls = [text for text in strings(values) if is_checkpoint_url(text)]
         for url in urls:
-            self._tell(node, of_url(url), is_literal=True)
+            self._report(node, of_url(url), True)
         if not urls and any(isinstance(one, Unknown) for one in values):
             constants = [one for one in ast.walk(node) if isinstance(one, ast.Constant)]
             constants.sort(key=lambda one: (one.lineno, one.col_offset))
             texts = [one.value for one in constants if isinstance(one.value, str)]
             if len(texts) > 1 and is_checkpoint_url(f"{texts[0]}/{texts[-1]}"):
-                self._tell(node, Asked(note=f"a part of this URL is {ONLY_KNOWN_WHEN_IT_RUNS}"), is_literal=True)
+                self._report(node, Asked(note=f"a part of this URL is {ONLY_KNOWN_WHEN_IT_RUNS}"), True)
                 return True
         return bool(urls)
 
@@ -415,7 +430,3 @@ class Walker:
         for part in (node.key, node.value) if isinstance(node, ast.DictComp) else (node.elt,):
             self._expression(part)
         self._scope = outer
-
-    def _tell(self, node: ast.expr, asked: Asked, *, is_literal: bool = False) -> None:
-        if not self._is_silent:
-            self._report(node, asked, is_literal)
