@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections import defaultdict
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from weightstore.interop.scan.calls import Asked, of_url
 from weightstore.interop.scan.evaluation import (
     ONLY_KNOWN_WHEN_IT_RUNS,
     Arguments,
-    defaults_of,
     elements,
     evaluate,
     is_weights_enum,
     unpacked,
 )
+from weightstore.interop.scan.functions import Deferred, Function, Functions
 from weightstore.interop.scan.urls import is_checkpoint_url
 from weightstore.interop.scan.values import (
     UNKNOWN,
@@ -43,18 +42,7 @@ if TYPE_CHECKING:
     from weightstore.interop.scan.enums import Enums
     from weightstore.interop.scan.modules import Modules
 
-_MOST_CALLS = 32
-Function: TypeAlias = "ast.FunctionDef | ast.AsyncFunctionDef"
 _ENDS = (ast.Return, ast.Raise, ast.Continue, ast.Break)
-
-
-@dataclass(frozen=True, slots=True)
-class _Deferred:
-    """A function whose body is still to be walked. ``owner`` is the class that it is a method of."""
-
-    node: Function
-    scope: Scope
-    owner: ast.ClassDef | None
 
 
 class Walker:
@@ -89,9 +77,7 @@ class Walker:
         self._too_deep = too_deep
         self._scope = Scope(modules=modules)
         self._is_silent = is_silent
-        self._deferred: dict[int, _Deferred] = {}
-        self._called: defaultdict[int, list[Arguments]] = defaultdict(list)
-        self._selves: dict[int, Values] = {}
+        self._functions = Functions()
         self._owner: ast.ClassDef | None = None
 
     def module(self, tree: ast.Module) -> None:
@@ -107,8 +93,8 @@ class Walker:
 
     def finish(self) -> None:
         """Walk through the bodies of functions, and of those in them."""
-        while self._deferred:
-            deferred = self._deferred.pop(self._next())
+        while self._functions:
+            deferred = self._functions.pop()
             with self._not_too_deep(deferred.node):
                 self._function(deferred)
 
@@ -124,19 +110,6 @@ class Walker:
     def _walk(self, statements: Iterable[ast.stmt]) -> None:
         for statement in statements:
             self._statement(statement)
-
-    def _next(self) -> int:
-        """Return which function is walked next: one that is called; else the last, which may call those above it.
-
-        Of a class what makes its instances comes first, for it says what their attributes are.
-        """
-        called = (key for key, deferred in self._deferred.items() if self._calls_of(deferred))
-        chosen = next(called, next(reversed(self._deferred)))
-        owner = self._deferred[chosen].owner
-        if owner is None:
-            return chosen
-        makers = (key for key, one in self._deferred.items() if one.owner is owner and one.node.name == "__init__")
-        return next(makers, chosen)
 
     # -- statements -------------------------------------------------------------------------------------------------
 
@@ -277,7 +250,7 @@ class Walker:
                 self._expression(expression)
         self._scope.bind(node.name, (Record(node=node),))
         if not self._is_silent:
-            self._deferred[id(node)] = _Deferred(node, self._scope, self._owner)
+            self._functions.defer(Deferred(node, self._scope, self._owner))
 
     def _class(self, node: ast.ClassDef) -> None:
         for expression in (*node.decorator_list, *node.bases, *(keyword.value for keyword in node.keywords)):
@@ -291,55 +264,17 @@ class Walker:
             members = {name: (Found(),) if name.isupper() else values for name, values in members.items()}
         made = (Record(members, node),)
         self._scope.bind(node.name, made)
-        self._selves[id(node)] = made
+        self._functions.made(node, made)
 
-    def _function(self, deferred: _Deferred) -> None:
-        node, owner = deferred.node, deferred.owner
-        outer, outer_owner = self._scope, self._owner
+    def _function(self, deferred: Deferred) -> None:
+        outer, owner = self._scope, self._owner
         self._scope, self._owner = Scope(deferred.scope), None
-        decorators = [one.id for one in node.decorator_list if isinstance(one, ast.Name)]
-        parameters = [*node.args.posonlyargs, *node.args.args]
-        is_method = owner is not None and "staticmethod" not in decorators and bool(parameters)
-        defaults = defaults_of(node.args)
-        calls = self._calls_of(deferred)
-        for index, parameter in enumerate([*parameters, *node.args.kwonlyargs]):
-            if is_method and index == 0 and owner is not None:
-                self._scope.bind(parameter.arg, self._selves.get(id(owner), UNKNOWN))
-                continue
-            position = index - is_method if index < len(parameters) else None
-            values = self._given(parameter.arg, position, calls, defaults.get(parameter.arg), deferred)
-            self._scope.bind(parameter.arg, values)
-        for rest in (node.args.vararg, node.args.kwarg):
-            if rest is not None:
-                self._scope.bind(rest.arg, UNKNOWN)
-        self._walk(node.body)
-        if is_method and owner is not None and node.name == "__init__":
-            self._selves[id(owner)] = self._scope.names.get(parameters[0].arg, UNKNOWN)
-        self._scope, self._owner = outer, outer_owner
-
-    def _calls_of(self, deferred: _Deferred) -> list[Arguments]:
-        calls = self._called.get(id(deferred.node), [])
-        if deferred.owner is not None and deferred.node.name == "__init__":
-            return calls + self._called.get(id(deferred.owner), [])
-        return calls
-
-    def _given(
-        self, name: str, position: int | None, calls: Sequence[Arguments], default: ast.expr | None, of: _Deferred
-    ) -> Values:
-        """Return what a parameter may be: what it is in the calls that were seen; without any, its default, or else."""
-        default_values = evaluate(default, of.scope) if default is not None else ()
-        if not calls:
-            default_is = f", {ast.unparse(default)[:40]} by default" if default is not None else ""
-            why = f"{name} is a parameter of {of.node.name}(){default_is}"
-            return union(default_values, (Unknown(why, is_left_to_callers=default is not None),))
-        several: list[Values] = []
-        for call in calls:
-            argument = call.get(name, position)
-            if argument is not None:
-                several.append(argument.values)
-            else:
-                several.append(UNKNOWN if call.may_hold_more else default_values)
-        return union(*several)
+        for name, values in self._functions.parameters(deferred):
+            self._scope.bind(name, values)
+        self._walk(deferred.node.body)
+        if deferred.is_maker and deferred.owner is not None:
+            self._functions.made(deferred.owner, self._scope.names.get(deferred.parameter_of_self, UNKNOWN))
+        self._scope, self._owner = outer, owner
 
     # -- expressions ------------------------------------------------------------------------------------------------
 
@@ -389,8 +324,7 @@ class Walker:
                         self._report(node, asked, False)
                 case Record(node=defined) if defined is not None:
                     arguments = arguments or Arguments(node, self._scope)
-                    if len(self._called[id(defined)]) < _MOST_CALLS:
-                        self._called[id(defined)].append(arguments)
+                    self._functions.called(defined, arguments)
 
     def _member(self, node: ast.Attribute | ast.Subscript) -> None:
         for value in evaluate(node, self._scope):
