@@ -34,6 +34,7 @@ def lines(*expected: str) -> list[str]:
     return list(expected)
 
 
+ONE_OF_MANY = "which function of torchvision.models it calls is only known when it runs"
 UNREADABLE = "no way to read ftp sources; known schemes: https, http, file, hf"
 V1, V2 = "torchvision/ResNet50_Weights.IMAGENET1K_V1", "torchvision/ResNet50_Weights.IMAGENET1K_V2"
 
@@ -111,6 +112,9 @@ def test_what_is_no_member_of_an_imported_enum_is_not_found(found, code):
         ("models.resnet50(True)", V1),
         ("models.resnet50(**{'pretrained': True})", V1),
         ("models.efficientnet_b1(pretrained=True)", "torchvision/EfficientNet_B1_Weights.IMAGENET1K_V1"),
+        ("getattr(models, 'resnet50')(weights='DEFAULT')", V2),
+        ("models.__dict__['resnet50'](weights='DEFAULT')", V2),
+        ("partial(models.resnet50, weights='DEFAULT')", V2),
         ("models.get_model('resnet50', weights='DEFAULT')", V2),
         ("models.get_model('ResNet50', weights='DEFAULT')", V2),
         ("models.get_model(name='resnet50', pretrained=True)", V1),
@@ -130,7 +134,7 @@ def test_what_is_no_member_of_an_imported_enum_is_not_found(found, code):
     ],
 )  # fmt: skip
 def test_a_builder_gets_what_torchvision_makes_of_its_arguments(found, call, target):
-    assert found(f"from torchvision import models\n{call}") == [f"2 {target}"]
+    assert found(f"from torchvision import models; from functools import partial\n{call}") == [f"2 {target}"]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +146,9 @@ def test_a_builder_gets_what_torchvision_makes_of_its_arguments(found, call, tar
         "models.resnet50(False)",
         "models.list_models()",
         "models.ResNet(pretrained=True)",
+        "models.__dict__[arch]()",
+        "getattr(models, arch)(weights=None)",
+        "getattr(mymodels, arch)(pretrained=True)",
         "models.get_model('resnet50')",
         "models.detection.fasterrcnn_resnet50_fpn_v2()",
         "models.detection.fasterrcnn_resnet50_fpn(weights_backbone=None)",
@@ -310,6 +317,9 @@ def test_what_fetches_no_weights_is_not_found(found, call):
         ("timm.create_model(**options)", "pretrained may be among the arguments that are passed on"),
         ("torchvision.models.resnet50(**options)", "weights may be among the arguments that are passed on"),
         ("torchvision.models.get_model(name, weights='DEFAULT')", "only known when it runs"),
+        ("torchvision.models.__dict__[arch](pretrained=True)", ONE_OF_MANY),
+        ("getattr(torchvision.models, arch)(weights='DEFAULT')", ONE_OF_MANY),
+        ("torchvision.models.vgg11(weights=getattr(torchvision.models.VGG11_Weights, x))", "only known when it runs"),
         ("torch.hub.load_state_dict_from_url(url)", "only known when it runs"),
         ("torch.hub.load_state_dict_from_url('ftp://x.org/y')", UNREADABLE),
         ("huggingface_hub.hf_hub_download('o/n', name)", "only known when it runs"),
@@ -414,6 +424,10 @@ def test_credentials_in_a_url_are_not_shown(tmp_path):
         "cfg = {'m': {'name': 'a.b'}}\ntimm.create_model(cfg['m']['name'], pretrained=True)",
         "cfg = dict(name='a.b')\ntimm.create_model(cfg['name'], pretrained=True)",
         "from types import SimpleNamespace as S\ncfg = S(name='a.b')\ntimm.create_model(cfg.name, pretrained=True)",
+        "class C:\n    name = 'a.b'\nc = C()\ntimm.create_model(c.name, pretrained=True)",
+        "class C:\n    name = 'c.d'\nc = C(name='a.b')\ntimm.create_model(c.name, pretrained=True)",
+        "NAMES = {'s': 'a.b'}\ntimm.create_model(NAMES[size], pretrained=True)",
+        "NAMES = ['x', 'a.b']\ntimm.create_model(NAMES[-1], pretrained=True)",
         "cfg = {}\ncfg['name'] = 'a.b'\ntimm.create_model(cfg['name'], pretrained=True)",
         "OPTIONS = {'pretrained': True}\ntimm.create_model('a.b', **OPTIONS)",
         "[timm.create_model(n, pretrained=True) for n in ['a.b']]",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from weightstore.catalog.names import resolve
 from weightstore.errors import InvalidInput, InvalidSource, UnknownName
 from weightstore.hub import MAIN, HubFile
-from weightstore.interop.scan.evaluation import ONLY_KNOWN_WHEN_IT_RUNS
+from weightstore.interop.scan.evaluation import ANY, ONLY_KNOWN_WHEN_IT_RUNS
 from weightstore.interop.scan.urls import is_checkpoint_url, target_of
-from weightstore.interop.scan.values import Const, strings
+from weightstore.interop.scan.values import Const, Named, strings
 from weightstore.source import is_path, is_source
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weightstore.interop.scan.evaluation import Argument, Arguments
 
 _TIMM_BUILDER = re.compile(r"timm\.models(\.[a-z]\w*)?\.[a-z][a-z0-9_]*")
+_BUILDERS = ("torchvision.models.", "weightstore.torchvision.", "timm.models.")
 _FROM_PRETRAINED = "from_pretrained"
 
 
@@ -80,6 +81,12 @@ class Calls:
         if (handler := self._handlers.get(path)) is not None:
             for asked in handler(arguments):
                 yield Asked(asked.target, asked.note, asked.asked_by or root, asked.timm_name)
+        elif path == "functools.partial":
+            yield from self._partial(arguments)
+        elif name == ANY:
+            if path.startswith(_BUILDERS) and _may_be_given_weights(arguments):
+                module = path.rpartition(".")[0]
+                yield Asked(note=f"which function of {module} it calls is only known when it runs", asked_by=root)
         elif name == _FROM_PRETRAINED:
             for asked in self._repository(arguments):
                 yield Asked(asked.target, asked.note, root)
@@ -89,6 +96,12 @@ class Calls:
                 yield Asked(target, note, root)
         elif _TIMM_BUILDER.fullmatch(path) and (given := arguments.get("pretrained")) is not None:
             yield from self._timm_named(((name, ""),), given, arguments)
+
+    def _partial(self, arguments: Arguments) -> Iterator[Asked]:
+        for argument in arguments.positional[:1]:
+            for function in argument.values:
+                if isinstance(function, Named):
+                    yield from self.of(function.path, arguments.but_for_the_first())
 
     # -- names of catalogs ------------------------------------------------------------------------------------------
 
@@ -208,6 +221,11 @@ class Calls:
         """Yield the checkpoints among what a function fetches that fetches anything."""
         for argument in arguments.all()[:1]:
             yield from (of_url(url) for url in strings(argument.values) if is_checkpoint_url(url))
+
+
+def _may_be_given_weights(arguments: Arguments) -> bool:
+    given = [arguments.get("pretrained"), arguments.get("weights", 0), arguments.get("weights_backbone")]
+    return any(one is not None and one.is_given for one in given)
 
 
 def _is_of_another_kind(arguments: Arguments) -> bool:

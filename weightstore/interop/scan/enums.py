@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from weightstore.interop.scan.evaluation import ANY
 from weightstore.interop.scan.urls import target_of
 from weightstore.interop.scan.values import Const, Found, Named
 from weightstore.source import is_path, is_source
@@ -198,5 +199,7 @@ def _index(names: tuple[str, ...], name: str) -> int | None:
 def _is_found_elsewhere(value: Value) -> bool:
     """Tell whether a value is a member of an enum, which is found where it is written."""
     return isinstance(value, Found) or (
-        isinstance(value, Named) and value.path.rpartition(".")[0].endswith(("Weights", ")"))
+        isinstance(value, Named)
+        and not value.path.endswith(ANY)
+        and value.path.rpartition(".")[0].endswith(("Weights", ")"))
     )

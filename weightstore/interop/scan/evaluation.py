@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from weightstore.interop.scan.values import Scope
 
+# Stands in a path for a name that is only known when it runs.
+ANY = "?"
 _MAKE_RECORDS = frozenset({"types.SimpleNamespace", "argparse.Namespace", "easydict.EasyDict"})
 ONLY_KNOWN_WHEN_IT_RUNS = "only known when it runs"
 _WEIGHTS_ENUMS = ("WeightsEnum", "Weights")
@@ -50,6 +53,8 @@ def evaluate(node: ast.expr | None, scope: Scope) -> Values:
             return union(*(evaluate(one, scope) for one in several))
         case ast.UnaryOp(op=ast.Not()):
             return (Unknown(), Const(value=True), Const(value=False))
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
+            return (Const(-number),)
         case ast.NamedExpr(value=value) | ast.Await(value=value):
             return evaluate(value, scope)
         case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
@@ -61,8 +66,9 @@ def evaluate(node: ast.expr | None, scope: Scope) -> Values:
                 (key.value, value) for key, value in zip(keys, values, strict=True) if isinstance(key, ast.Constant)
             ]
             return (Record({str(key): evaluate(value, scope) for key, value in known}),)
-        case ast.Subscript(value=base, slice=ast.Constant(value=key)):
-            return union(*(_item(value, key) for value in evaluate(base, scope)))
+        case ast.Subscript(value=base, slice=index):
+            pairs = itertools.product(evaluate(base, scope), evaluate(index, scope))
+            return union(*(_item(container, at, scope) for container, at in pairs))
         case ast.Call():
             return _call(node, scope)
         case _:
@@ -83,14 +89,31 @@ def _member(value: Value, attr: str, scope: Scope) -> Values:
             return UNKNOWN
 
 
-def _item(value: Value, key: object) -> Values:
-    match value:
-        case Record(members=members):
-            return members.get(str(key), UNKNOWN)
-        case Named(path=path) if isinstance(key, str) and key.isidentifier():  # an enum's member
-            return (Named(f"{path}.{key}"),)
-        case Listed(items=items) if isinstance(key, int) and -len(items) <= key < len(items):
-            return items[key]
+def _item(value: Value, key: Value, scope: Scope) -> Values:
+    match value, key:
+        case Record(members=members), Const(value=name):
+            return members.get(str(name), UNKNOWN)
+        case Record(members=members, node=None), Unknown() if members:
+            return union(*members.values())
+        case Listed(items=items), Const(value=int(index)) if -len(items) <= index < len(items):
+            return items[index]
+        case Listed(items=items), Unknown() if items:
+            return union(*items)
+        case Named(path=path), _ if path.endswith(".__dict__"):
+            return _attribute(Named(path.removesuffix(".__dict__")), key, scope)
+        case Named(), Const(value=str()):  # an enum's member
+            return _attribute(value, key, scope)
+        case _:
+            return UNKNOWN
+
+
+def _attribute(owner: Value, name: Value, scope: Scope) -> Values:
+    """Return an attribute whose name is a value itself, as for ``getattr``."""
+    match owner, name:
+        case _, Const(value=str(attr)) if attr.isidentifier():
+            return _member(owner, attr, scope)
+        case Named(path=path), Unknown():
+            return (Named(f"{path}.{ANY}"),)
         case _:
             return UNKNOWN
 
@@ -114,16 +137,25 @@ def _call(node: ast.Call, scope: Scope) -> Values:
     if isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         return (Record({one.arg: evaluate(one.value, scope) for one in node.keywords if one.arg}),)
     match node.func:
-        case ast.Attribute(value=ast.Name(id=enum) | ast.Attribute(attr=enum), attr="verify") if enum.endswith(
-            "Weights"
-        ):
-            return evaluate(first, scope)
+        case ast.Attribute(value=ast.Name(id=owner) | ast.Attribute(attr=owner), attr="verify"):
+            if owner.endswith("Weights"):
+                return evaluate(first, scope)
+    if isinstance(node.func, ast.Name) and node.func.id == "getattr" and len(node.args) > 1:
+        owners, names = (evaluate(argument, scope) for argument in node.args[:2])
+        return union(*(_attribute(owner, name, scope) for owner in owners for name in names))
     results: list[Values] = []
     for function in evaluate(node.func, scope):
         path = function.path if isinstance(function, Named) else ""
         name = path.rpartition(".")[2]
         if path in _MAKE_RECORDS:
             results.append((Record({one.arg: evaluate(one.value, scope) for one in node.keywords if one.arg}),))
+        elif (
+            isinstance(function, Record)
+            and isinstance(function.node, ast.ClassDef)
+            and not is_weights_enum(function.node)
+        ):
+            given = {one.arg: evaluate(one.value, scope) for one in node.keywords if one.arg}
+            results.append((Record({**function.members, **given}),))
         elif name == "get_weight" or (isinstance(function, Record) and is_weights_enum(function.node)):
             results.append((Found(),))
         elif name == "get_model_weights":
@@ -250,7 +282,7 @@ def _why(value: Value) -> str:
     match value:
         case Unknown(why=why):
             return why
-        case Named(path=path):
+        case Named(path=path) if not path.endswith(ANY):
             return f"{path} is defined elsewhere"
         case _:
             return ""
