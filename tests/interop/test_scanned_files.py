@@ -125,6 +125,25 @@ def test_a_statement_that_goes_too_deep_is_listed_and_the_rest_is_scanned(tmp_pa
     assert re.fullmatch(r".*a\.py:[234]", unread.place)
 
 
+@pytest.mark.parametrize(
+    "growing",
+    [
+        "x = {'a': x, 'b': x}",
+        "x = [x, x]",
+        "x = x + x",
+        "x = f'{x}{x}'",
+        "x = dict(a=x, b=x)['a' if y else 'b']",
+        "class x:\n    a = b = x",
+        "for x in x, x:\n    x = x, x",
+        "def x(y=x):\n    x(x)",
+    ],
+)
+def test_what_grows_with_every_line_does_not_take_for_ever(tmp_path, growing):
+    (tmp_path / "a.py").write_text("x = 'a', 'b'\n" + f"{growing}\n" * 100 + ASK)
+    (tmp_path / "b.py").write_text("from a import *\nimport a\nimport timm\ntimm.create_model(a.x, x)\n")
+    assert scanned(tmp_path).findings[0].target == TARGET
+
+
 def test_what_is_no_file_is_passed_by(tmp_path):
     os.mkfifo(tmp_path / "a.py")
     (tmp_path / "b.py").mkdir()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _TIMM_BUILDER = re.compile(r"timm\.models(\.[a-z]\w*)?\.[a-z][a-z0-9_]*")
 _BUILDERS = ("torchvision.models.", "weightstore.torchvision.", "timm.models.")
+_MOST_FILES = 256
 _FROM_PRETRAINED = "from_pretrained"
 
 
@@ -182,7 +183,7 @@ class Calls:
                 yield Asked(note="which file is among the arguments that are passed on")
             return
         parts: list[list[_Text]] = [[("", "")] if one is None else list(_texts(one, none="")) for one in given]
-        for several in itertools.product(*parts):
+        for several in itertools.islice(itertools.product(*parts), _MOST_FILES):
             repo, file, folder, revision = (text for text, _ in several)
             note = next((note for _, note in several if note), "")
             if repo is None or file is None or folder is None or revision is None:

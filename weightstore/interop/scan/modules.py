@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from weightstore.interop.scan.values import Value, Values
 
 _MOST_PARTS = 8
+_DEEPEST = 6
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -43,14 +44,19 @@ class Modules:
         return (self._by_name.get(module.lstrip(".")) or {}).get(name, ())
 
 
-def _without_code(values: Values) -> Values:
-    """Return values without those that nothing is known of, and without functions; of classes only the constants."""
+def _without_code(values: Values, depth: int = 0) -> Values:
+    """Return values without those that nothing is known of, and without functions; of classes only the constants.
+
+    Settings are not nested deeper than a few levels; what is may hold one thing twice on each, and double each time.
+    """
     kept: list[Value] = []
     for value in values:
         if isinstance(value, Unknown) or (isinstance(value, Record) and isinstance(value.node, _FUNCTIONS)):
             return ()
+        if isinstance(value, Record) and depth == _DEEPEST:
+            return ()
         if isinstance(value, Record):
-            members = {key: its for key, all_its in value.members.items() if (its := _without_code(all_its))}
+            members = {key: its for key, all_its in value.members.items() if (its := _without_code(all_its, depth + 1))}
             kept.append(Record(members))
         else:
             kept.append(value)
