@@ -6,7 +6,6 @@ is seen. :class:`Unknown` is among them where there may be others.
 
 from __future__ import annotations
 
-import builtins
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 _MOST = 64
 _LONGEST = 4096
-_BUILT_IN = frozenset(dir(builtins))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +125,7 @@ class Scope:
                 return scope.names[name]
             stars += scope.stars
             scope = scope.parent
-        if not stars or name in _BUILT_IN:
-            return UNKNOWN
-        return union(*(self.imported(module, name) for module in stars))
+        return union(*(self.imported(module, name) for module in stars)) or UNKNOWN
 
     def imported(self, module: str, name: str) -> Values:
         """Return what a name of another module may stand for: what that defines, where it is among what is scanned."""
