@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,7 @@ import weightstore
 from tests.interop.conftest import NO_SOCKETS, Checkpoint, Place
 from weightstore.errors import InvalidRecord
 from weightstore.interop import autoload
-from weightstore.interop.recording import Recorder, read_spool
+from weightstore.interop.recording import Recorder, locked_entry, merge_into, read_spool
 from weightstore.interop.running import RunSettings, environment, site_directory
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -217,10 +220,138 @@ def test_an_interpreter_without_weightstore_is_told(place: Place, net: Checkpoin
     assert "do not come from the store" in done.stderr
 
 
-def test_a_wrong_setting_is_told_and_the_program_runs(run: Run, net: Checkpoint, tmp_path: Path) -> None:
-    done = run(WITH_VARIABLE, net.url, "WEIGHTSTORE_JOBS", "x")
-    assert done.returncode == 0
-    assert "weightstore: downloads do not come from the store: WEIGHTSTORE_JOBS" in done.stderr
+def test_a_wrong_setting_fails_who_asks_for_weights_and_nobody_else(run: Run, place: Place, net: Checkpoint) -> None:
+    """The program may rely on being offline or locked."""
+    failed = run(WITH_VARIABLE, net.url, "WEIGHTSTORE_LOCKED", "/no/such.lock")
+    page = place.server.serve("/page.html", b"a page")
+    done = run(WITH_VARIABLE, page, "WEIGHTSTORE_LOCKED", "/no/such.lock")
+
+    assert failed.returncode == 1
+    assert "weights cannot be served: /no/such.lock" in failed.stderr
+    assert place.bodies(net) == 0
+    assert (done.returncode, done.stdout) == (0, "6\n"), done.stderr
+
+
+def test_a_lockfile_whose_path_parts_paths_is_refused(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a:b.lock").write_text("version = 1\n")
+    assert run("print('ran')", options=("--locked", "a:b.lock"), cwd=tmp_path).returncode == 2
+
+
+def test_an_environments_autoload_and_a_run_go_together(
+    run: Run, place: Place, net: Checkpoint, tmp_path: Path
+) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    autoload.turn_on(packages)
+    twice = f"import site; [site.addsitedir({str(packages)!r}) for _ in range(2)]\n"
+    for text in (twice + OPEN, twice + "import weightstore; weightstore.enable()\n" + OPEN):
+        done = run(text, net.url)
+        assert done.returncode == 0, done.stderr
+    alone = place.python(twice + OPEN, net.url)
+    assert alone.returncode == 0, alone.stderr
+    assert place.bodies(net) == 1
+
+
+def test_a_wrapped_opener_is_served_all_the_same(run: Run, place: Place, net: Checkpoint) -> None:
+    text = """
+import urllib.request
+before = urllib.request.OpenerDirector.open
+def traced(self, fullurl, data=None, timeout=9):
+    return before(self, fullurl, data, timeout)
+urllib.request.OpenerDirector.open = traced
+"""
+    done = run(text + OPEN, net.url)
+
+    assert done.stdout == f"{len(net.data)}\n", done.stderr
+    assert done.stderr == ""
+    assert (place.store / "blobs" / "sha256" / net.digest).exists()
+
+
+def test_first_requests_at_once_are_all_served(run: Run, place: Place, net: Checkpoint) -> None:
+    text = """
+import sys, threading, urllib.request
+def ask():
+    assert urllib.request.urlopen(sys.argv[1]).read()
+threads = [threading.Thread(target=ask) for _ in range(30)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    done = run(text, net.url)
+
+    assert done.returncode == 0, done.stderr
+    assert place.bodies(net) == 1
+
+
+def test_a_programs_own_setting_counts_and_the_run_goes_on_recording(
+    run: Run, place: Place, net: Checkpoint, tmp_path: Path
+) -> None:
+    text = "import urllib.request, weightstore\nweightstore.enable()\n" + OPEN
+    done = run(text, net.url, options=("--record", "weights.lock"), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert lockfile(tmp_path / "weights.lock") == [(net.url, net.digest, "train.py")]
+    missing = place.serve({"weight": torch.zeros(5)})
+
+    offline = run(text.replace("enable()", "enable(offline=True)"), missing.url)
+
+    assert offline.returncode == 1
+    assert place.bodies(missing) == 0
+
+
+def test_a_run_inside_of_a_run_is_recorded_by_both(place: Place, net: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(OPEN)
+    weights = [sys.executable, "-m", "weightstore", "run"]
+    inner = [*weights, "--record", "inner.lock", "--", "train.py", net.url]
+    command = [*weights, "--record", "outer.lock", "--", *inner]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    plain = [*weights, "--record", "plain.lock", "--", *weights, "--", "train.py", net.url]
+    assert subprocess.run(plain, capture_output=True, check=False, cwd=tmp_path).returncode == 0
+
+    for name in ("inner.lock", "outer.lock", "plain.lock"):
+        assert lockfile(tmp_path / name) == [(net.url, net.digest, "train.py")]
+
+
+@pytest.mark.parametrize("record", [(), ("--record", "weights.lock")])
+def test_descriptors_and_broken_pipes_are_as_without(tmp_path: Path, record: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "weightstore", "run", *record, "--"]
+    with (tmp_path / "text").open("w+") as file:
+        file.write("inherited")
+        file.flush()
+        shown = subprocess.run(
+            [*command, "cat", f"/proc/self/fd/{file.fileno()}"],
+            capture_output=True,
+            text=True,
+            check=False,
+            pass_fds=[file.fileno()],
+            cwd=tmp_path,
+        )
+    assert shown.stdout == "inherited", shown.stderr
+    piped = subprocess.run([*command, "bash", "-c", "set -o pipefail; yes | head -1"], check=False, cwd=tmp_path)
+    assert piped.returncode == 128 + signal.SIGPIPE
+
+
+def test_an_interrupt_of_the_run_alone_is_passed_on(place: Place, net: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(OPEN + "import time; time.sleep(60)\n")
+    command = [sys.executable, "-m", "weightstore", "run", "--record", "weights.lock", "--", "train.py", net.url]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, start_new_session=True
+    ) as program:
+        assert program.stdout is not None
+        while not program.stdout.readline():
+            time.sleep(0.01)
+        program.send_signal(signal.SIGINT)
+        assert program.wait(timeout=30) == 128 + signal.SIGINT
+    assert lockfile(tmp_path / "weights.lock") == [(net.url, net.digest, "train.py")]
+
+
+def test_an_empty_entry_of_the_path_is_still_the_current_directory(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "here.py").write_text("print('found')")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "p.py").write_text("import here")
+    command = [sys.executable, "-m", "weightstore", "run", "--", sys.executable, "sub/p.py"]
+    variables = {**os.environ, "PYTHONPATH": f":{Path(weightstore.__file__).parents[1]}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=variables)
+    assert done.stdout == "found\n", done.stderr
 
 
 # -- recording --------------------------------------------------------------------------------------------------------
@@ -328,7 +459,7 @@ def test_a_record_that_cannot_be_written_is_told_before_anything_runs(run: Run, 
 def test_a_spool_is_read_strictly_and_a_torn_line_is_not(tmp_path: Path) -> None:
     digest = weightstore.Digest("0" * 64)
     entry = weightstore.Locked("net", weightstore.Source("https://example.org/net.pth"), digest, 5, "timm")
-    recorder = Recorder(tmp_path)
+    recorder = Recorder([tmp_path])
     recorder.add(entry)
     recorder.add(entry)
     (file,) = tmp_path.iterdir()
@@ -342,11 +473,52 @@ def test_a_spool_is_read_strictly_and_a_torn_line_is_not(tmp_path: Path) -> None
         read_spool(tmp_path)
 
 
+def test_what_cannot_be_written_is_kept_and_said_where(run: Run, place: Place, net: Checkpoint, tmp_path: Path) -> None:
+    spoil = OPEN + "open('weights.lock', 'w').write('nonsense')\n"
+    done = run(spoil, net.url, options=("--record", "weights.lock"), cwd=tmp_path)
+
+    assert done.returncode == 8
+    (kept,) = [word for word in done.stderr.split() if "weightstore-" in word]
+    entries, _ = read_spool(Path(kept))
+    shutil.rmtree(kept)
+    assert [entry.source.display for entry in entries] == [net.url]
+
+
+def test_two_sources_of_one_name_are_written_so_that_they_can_be_read(tmp_path: Path) -> None:
+    digest = weightstore.Digest("0" * 64)
+    entries = [
+        weightstore.Locked("net", weightstore.Source(f"https://{host}.org/net.pth"), digest, 5, "x" * 300)
+        for host in "ab"
+    ]
+    merge_into(tmp_path / "weights.lock", [replace(entry, asked_by="x") for entry in entries])
+
+    names = [entry.name for entry in weightstore.Lockfile.read(tmp_path / "weights.lock").entries]
+    assert names == ["https://b.org/net.pth", "net"]
+
+
+def test_a_strange_asker_is_written_so_that_it_can_be_read() -> None:
+    digest, source = weightstore.Digest("0" * 64), weightstore.Source("https://a.org/net.pth")
+    entry = locked_entry("net", source, digest, 5, asked_by="tr\udcffain\x1b" + "y" * 300)
+    assert entry is not None
+    assert weightstore.Lockfile.parse(weightstore.Lockfile((entry,)).encode(), place="x").entries == (entry,)
+
+
+def test_a_lock_that_nobody_lets_go_of_delays_and_does_not_hang(tmp_path: Path) -> None:
+    digest, source = weightstore.Digest("0" * 64), weightstore.Source("https://a.org/net.pth")
+    holder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        merge_into(tmp_path / "weights.lock", [weightstore.Locked("net", source, digest, 5)])
+    finally:
+        os.close(holder)
+    assert (tmp_path / "weights.lock").exists()
+
+
 def test_two_digests_of_one_source_are_told(tmp_path: Path) -> None:
     source = weightstore.Source("https://example.org/net.pth")
     entries = [weightstore.Locked("net", source, weightstore.Digest(digit * 64), 5) for digit in "01"]
     for entry in entries:
-        Recorder(tmp_path).add(entry)
+        Recorder([tmp_path]).add(entry)
 
     found, (note,) = read_spool(tmp_path)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import io
 import os
 import stat
+import threading
 import zipfile
 from pathlib import Path
 from urllib.error import URLError
@@ -305,6 +307,114 @@ def test_a_locked_digest_counts_over_digits_in_the_name(place: Place, net: Check
     assert (place.store / "blobs" / "sha256" / digest.hex).exists()
 
 
+def test_two_urls_of_one_name_are_not_taken_for_each_other(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = ({"weight": torch.full((2,), value)} for value in (1.0, 2.0))
+    urls = [
+        place.server.serve(f"/{folder}/net.pth", saved(state))
+        for folder, state in zip("ab", (first, second), strict=True)
+    ]
+    for link in ("symlink", "copy"):
+        with weightstore.enabled(link=link, record=tmp_path / f"{link}.lock"):  # type: ignore[arg-type]
+            loaded = [load_state_dict_from_url(url, progress=False) for url in (*urls, *urls)]
+        assert all(same(*pair) for pair in zip(loaded, (first, second) * 2, strict=True))
+        locked = weightstore.Lockfile.read(tmp_path / f"{link}.lock").entries
+        assert len({entry.digest for entry in locked}) == 2
+        place.state.joinpath("receipts").unlink(missing_ok=True)
+    assert caplog.records
+
+
+def test_offline_the_file_of_another_url_is_not_used(place: Place) -> None:
+    url = place.server.serve("/a/net.pth", saved({"weight": torch.ones(2)}))
+    with weightstore.enabled():
+        load_state_dict_from_url(url, progress=False)
+    with weightstore.enabled(offline=True), pytest.raises(NotPresent, match="another URL"):
+        load_state_dict_from_url(place.server.url("/b/net.pth"), progress=False)
+
+
+def test_a_download_replaces_whatever_was_there(place: Place, net: Checkpoint, tmp_path: Path) -> None:
+    other = place.serve({"weight": torch.zeros(7)}, pinned=False, name="other")
+    destination = tmp_path / "file.pth"
+    destination.touch()  # as NamedTemporaryFile does
+    with weightstore.enabled():
+        for checkpoint in (net, other, net, other):
+            download_url_to_file(checkpoint.url, str(destination), progress=False)
+            assert destination.read_bytes() == checkpoint.data
+    assert [path.name for path in tmp_path.glob("file*")] == ["file.pth"]
+
+
+def test_a_download_leaves_no_link_to_the_blob(place: Place, net: Checkpoint, tmp_path: Path) -> None:
+    with weightstore.enabled():
+        load_state_dict_from_url(net.url, str(tmp_path), progress=False)
+        assert (tmp_path / net.name).is_symlink()
+        download_url_to_file(net.url, str(tmp_path / net.name), progress=False)
+    assert not (tmp_path / net.name).is_symlink()
+
+
+@pytest.mark.parametrize("digits", ["00000000", "0000"])
+def test_what_fails_its_check_is_put_nowhere(place: Place, tmp_path: Path, digits: str) -> None:
+    net = place.serve({"weight": torch.ones(2)}, pinned=False)
+    working = tmp_path / "working.pth"
+    working.write_bytes(b"works")
+    with weightstore.enabled():
+        with pytest.raises(RuntimeError, match="invalid hash value"):
+            download_url_to_file(net.url, str(working), hash_prefix=digits, progress=False)
+        with pytest.raises(RuntimeError, match="invalid hash value"):
+            load_state_dict_from_url(net.url, file_name=f"x-{digits}.pth", check_hash=True, progress=False)
+
+    assert working.read_bytes() == b"works"
+    assert not (place.checkpoints / f"x-{digits}.pth").exists()
+
+
+def test_digits_in_a_given_file_name_are_a_pin(place: Place, net: Checkpoint) -> None:
+    unpinned = place.server.serve("/current.pth", net.data)
+    place.checkpoints.mkdir(parents=True)
+    name = f"mine-{net.digest[:8]}.pth"
+    (place.checkpoints / name).write_bytes(saved({"weight": torch.zeros(1)}))
+    with weightstore.enabled():
+        assert same(load_state_dict_from_url(unpinned, file_name=name, progress=False), net.state)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://127.0.0.1:9/my net-deadbeef.pth", None),
+        ("http://127.0.0.1:9/a|b-deadbeef.pth", None),
+        ("http://127.0.0.1:9/?id=3", "q-deadbeef.pth"),
+        ("ftp://127.0.0.1:9/net-deadbeef.pth", None),
+    ],
+)
+def test_the_attack_fails_by_whatever_url(place: Place, tmp_path: Path, url: str, name: str | None) -> None:
+    place.checkpoints.mkdir(parents=True)
+    cached = place.checkpoints / (name or url.rpartition("/")[2])
+    cached.write_bytes(saved({"weight": Evil(tmp_path / "ran")}))
+    with weightstore.enabled(offline=True), pytest.raises(URLError):
+        load_state_dict_from_url(url, file_name=name, progress=False)
+    assert not (tmp_path / "ran").exists()
+    assert not cached.exists()
+
+
+def test_a_compressed_archive_is_loaded(place: Place) -> None:
+    state = {"weight": torch.arange(4.0)}
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(saved(state))) as before, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as after:
+        for member in before.infolist():
+            after.writestr(member.filename, before.read(member), zipfile.ZIP_DEFLATED)
+    url = place.server.serve("/small.pth", file.getvalue())
+    with weightstore.enabled():
+        assert same(load_state_dict_from_url(url, progress=False), state)
+
+
+def test_a_file_that_others_may_write_to_is_loaded_as_it_was_hashed(place: Place, net: Checkpoint) -> None:
+    place.checkpoints.mkdir(parents=True)
+    cached = place.checkpoints / net.name
+    cached.write_bytes(net.data)
+    cached.chmod(0o666)
+    with weightstore.enabled(offline=True):
+        assert same(load_state_dict_from_url(net.url, progress=False), net.state)
+
+
 # -- offline, errors, and what is left alone --------------------------------------------------------------------------
 
 
@@ -375,6 +485,59 @@ def test_nested_settings_return_to_the_outer_one(place: Place, net: Checkpoint) 
     load_state_dict_from_url(missing.url, progress=False)
 
     assert place.bodies(missing) == 1
+
+
+def test_a_module_that_is_loaded_again_is_reached(place: Place, net: Checkpoint) -> None:
+    done = place.python(
+        "import importlib, sys, weightstore, torch.hub; weightstore.enable()\n"
+        "importlib.reload(torch.hub)\n"
+        "torch.hub.load_state_dict_from_url(sys.argv[1], progress=False)",
+        net.url,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (place.store / "blobs" / "sha256" / net.digest).exists()
+
+
+def test_it_is_never_off_while_somebody_has_it_on(place: Place, net: Checkpoint) -> None:
+    weightstore.enable()
+    codes: set[str] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            codes.add(load_state_dict_from_url.__code__.co_filename)
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(20):
+        with weightstore.enabled(offline=True):
+            pass
+    over.set()
+    watcher.join()
+    weightstore.disable()
+
+    assert codes == {"<weightstore for torch.hub.load_state_dict_from_url>"}
+
+
+def test_settings_that_overlap_end_by_themselves() -> None:
+    first, second = weightstore.enabled(), weightstore.enabled(offline=True)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert load_state_dict_from_url.__code__.co_filename.startswith("<weightstore")
+    second.__exit__(None, None, None)
+    assert not load_state_dict_from_url.__code__.co_filename.startswith("<weightstore")
+
+
+def test_descriptors_are_not_left_open(place: Place, net: Checkpoint) -> None:
+    with weightstore.enabled():
+        load_state_dict_from_url(net.url, progress=False)
+        before = len(os.listdir("/proc/self/fd"))
+        for name in (None, "other.pth", "a\0b"):
+            for _ in range(5):
+                with contextlib.suppress(ValueError):
+                    load_state_dict_from_url(net.url, progress=False, file_name=name)
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_turning_it_off_twice_does_nothing() -> None:

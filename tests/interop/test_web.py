@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.request
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
@@ -40,6 +41,35 @@ def test_urlretrieve_and_openers_are_reached(place: Place, net: Checkpoint, tmp_
     assert headers["Content-Type"] == "application/octet-stream"
     assert seen[0][2] == len(net.data)
     assert place.bodies(net) == 1
+
+
+def test_the_response_has_what_a_servers_has(net: Checkpoint) -> None:
+    with weightstore.enabled():
+        response = urlopen(net.url)
+    assert isinstance(response, HTTPResponse)
+    assert (response.reason, response.msg, response.version) == ("OK", "OK", 11)
+    assert response.getheader("Content-Length") == str(len(net.data))
+    assert dict(response.getheaders())["Content-Type"] == "application/octet-stream"
+    assert response.length == len(net.data)
+    buffer = bytearray(100)
+    assert response.readinto(buffer) == 100
+    assert bytes(buffer) + response.read() == net.data
+    assert response.isclosed()
+
+
+def test_openers_with_credentials_go_their_way(place: Place, net: Checkpoint) -> None:
+    opener = build_opener()
+    opener.addheaders.append(("Authorization", "Bearer secret"))
+    with weightstore.enabled():
+        opener.open(net.url).close()
+    assert not place.store.exists()
+
+
+def test_what_a_server_refuses_is_refused_in_urllibs_words(place: Place) -> None:
+    with weightstore.enabled(), pytest.raises(HTTPError) as caught:
+        urlopen(place.server.url("/absent.pth"))
+    caught.value.close()
+    assert caught.value.code == 404
 
 
 def test_offline_no_connection_is_made(place: Place, net: Checkpoint) -> None:

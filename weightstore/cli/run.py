@@ -55,7 +55,8 @@ def command(
         run(
             command_line,
             RunSettings(
-                home=config.home if settings.home else None,
+                # By its whole path: the program may change its directory.
+                home=config.home if "home" in config.origins else None,
                 offline=config.offline,
                 locked=tuple(path.absolute() for path in locked) + config.locked,
                 record=record,

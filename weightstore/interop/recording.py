@@ -10,6 +10,8 @@ import contextlib
 import fcntl
 import json
 import os
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from weightstore.catalog.lockfile import Locked, Lockfile
@@ -18,24 +20,31 @@ from weightstore.records import Fields
 from weightstore.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from weightstore.digest import Digest
 
 _SUFFIX = ".asked"
 _LIMIT = 64 << 20
+_LONGEST_ASKER = 200
+_PATIENCE_S = 10.0
+_TICK_S = 0.05
 
 
 class Recorder:
-    """Appends what this process, or one that it forked, asks for to a spool."""
+    """Appends what this process, or one that it forked, asks for to spools."""
 
-    def __init__(self, spool: Path) -> None:
-        self._spool = spool
+    def __init__(self, spools: Iterable[Path]) -> None:
+        self._spools = tuple(spools)
         self._written: set[Locked] = set()
 
     def add(self, entry: Locked) -> None:
-        """Write down a checkpoint; the same one of the same library only once."""
+        """Write down a checkpoint; the same one of the same library only once.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         if entry in self._written:
             return
         line = json.dumps(
@@ -48,12 +57,13 @@ class Recorder:
                 "commit": entry.commit,
             }
         )
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self._spool / f"{os.getpid()}{_SUFFIX}", flags, 0o600)
-        try:
-            os.write(fd, line.encode() + b"\n")
-        finally:
-            os.close(fd)
+        for spool in self._spools:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(spool / f"{os.getpid()}{_SUFFIX}", flags, 0o600)
+            try:
+                os.write(fd, line.encode() + b"\n")
+            finally:
+                os.close(fd)
         self._written.add(entry)
 
 
@@ -100,7 +110,7 @@ def _parse(line: bytes, *, place: str) -> Locked:
 def merge_into(path: Path, entries: list[Locked]) -> Lockfile:
     """Add what a run asked for to a lockfile, and return it. What it holds of the same source is replaced.
 
-    Several runs may do this at once: they take turns where the file system has locks.
+    Several runs may do this at once: they take turns, for a while, where the file system has locks.
 
     Raises:
         InvalidRecord: the file is there and no lockfile.
@@ -109,12 +119,16 @@ def merge_into(path: Path, entries: list[Locked]) -> Lockfile:
     with _turn(path.parent):
         known = Lockfile.read(path) if path.exists() else Lockfile()
         asked = {entry.source.key for entry in entries}
-        names = {entry.name for entry in entries}
-        kept = [entry for entry in known.entries if entry.source.key not in asked and entry.name not in names]
-        merged = Lockfile(tuple(sorted([*kept, *entries], key=lambda entry: entry.name)))
-        if merged != known or not path.exists():
-            merged.write(path)
-    return merged
+        merged = {entry.name: entry for entry in known.entries if entry.source.key not in asked}
+        for entry in entries:
+            # Two sources may go by one name, as when two lockfiles named them.
+            name = entry.name if entry.name not in merged else entry.source.display
+            merged[name] = replace(entry, name=name)
+        lockfile = Lockfile(tuple(sorted(merged.values(), key=lambda entry: entry.name)))
+        if lockfile != known or not path.exists():
+            Lockfile.parse(lockfile.encode(), place=str(path))  # what nobody could read is not written
+            lockfile.write(path)
+    return lockfile
 
 
 @contextlib.contextmanager
@@ -123,15 +137,29 @@ def _turn(directory: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            _lock(fd)
         yield
+
+
+def _lock(fd: int) -> None:
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return  # the one who has it may have forgotten it; what two write at once is one of them
+            time.sleep(_TICK_S)
+        else:
+            return
 
 
 def locked_entry(
     name: str, source: Source, digest: Digest, size: int, *, asked_by: str, commit: str = ""
 ) -> Locked | None:
     """Return a lockfile entry, or None where the source cannot be written down, being longer than a record may be."""
+    by = "".join(char if char.isprintable() else "?" for char in asked_by.encode("utf-8", "replace").decode())
     try:
-        return Locked(name, Source(source.display), digest, size, asked_by, commit)
+        return Locked(name, Source(source.display), digest, size, by[:_LONGEST_ASKER], commit)
     except WeightStoreError:
         return None

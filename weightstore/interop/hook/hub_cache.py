@@ -26,13 +26,16 @@ from weightstore.source import Source
 from weightstore.store.blobs import open_regular
 from weightstore.store.layout import translated, write_record
 from weightstore.store.refs import list_refs, write_ref
+from weightstore.transfer.progress import Silent
 
 if TYPE_CHECKING:
     import inspect
     from collections.abc import Callable, Iterator
 
+    from weightstore.digest import Digest
     from weightstore.interop.hook.session import Session
     from weightstore.obtain import Located
+    from weightstore.store.blobs import OpenBlob
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
@@ -45,11 +48,9 @@ def hf_hub_download(original: Callable[..., Any], given: inspect.BoundArguments,
     arguments = given.arguments
     hub_file = _file_asked_for(arguments)
     if hub_file is None:
-        return original(*given.args, **given.kwargs)
+        return original(*given.args, **_without_network(given, session))
     cache = _cache(arguments)
-    branch = session.snapshots.get(hub_file.repo, "") if hub_file.is_commit else ""
-    source = Source(str(hub_file))
-    wanted, located = session.look(source.url)
+    wanted, located = session.look(Source(str(hub_file)))
     if located.hit is None:
         if (present := _present(hub_file, cache, wanted, located, session)) is not None:
             return present
@@ -67,35 +68,38 @@ def hf_hub_download(original: Callable[..., Any], given: inspect.BoundArguments,
             return original(*given.args, **given.kwargs)
         located = session.client.obtainer.locate(wanted)
     known = _known(hub_file, session)
-    if located.hit is None or known is None:
-        if located.hit is not None:
-            located.hit.blob.close()
+    if located.hit is None:
         return original(*given.args, **given.kwargs)
-    commit, etag = known
-    if branch:
-        _record_branch(hub_file.at(branch), commit, etag, located, session)
-    pointer = _placed(hub_file, commit, etag, cache, wanted, located, session)
-    asked = Wanted(str(hub_file.at(branch)), Source(str(hub_file.at(branch))), Pin()) if branch else wanted
-    found = located.hit.blob
-    session.record(asked, found.digest, found.size, commit=commit)
+    with located.hit.blob as blob:
+        if known is None:
+            return original(*given.args, **_without_network(given, session))
+        commit, etag = known
+        pointer = _placed(hub_file, commit, etag, cache, wanted, blob, session)
+        asked = hub_file
+        for branch in session.snapshots.get((hub_file.repo, commit), ()) if hub_file.is_commit else ():
+            asked = hub_file.at(branch)
+            _record_branch(asked, commit, etag, blob, session)
+        session.record(
+            wanted if asked is hub_file else Wanted(str(asked), Source(str(asked)), Pin()),
+            blob.digest,
+            blob.size,
+            commit=commit,
+        )
     return str(pointer)
 
 
 def snapshot_download(original: Callable[..., Any], given: inspect.BoundArguments, *, session: Session) -> Any:
     """Return the directory of a repository's files, as the function of this name does.
 
-    Each file comes by :func:`hf_hub_download`. Offline they are those that the stores know of this revision.
+    Each file comes by :func:`hf_hub_download`. Offline they are those that the stores know of this revision, and what
+    lies in the cache already is verified.
     """
     arguments = given.arguments
     repo, revision = arguments["repo_id"], _revision(arguments)
     if not _is_simple(arguments) or revision is None:
-        return original(*given.args, **given.kwargs)
+        return original(*given.args, **_without_network(given, session))
     if not (session.is_offline or arguments.get("local_files_only")):
-        session.snapshots[repo] = "" if _SHA1.fullmatch(revision) else revision
-        try:
-            return original(*given.args, **given.kwargs)
-        finally:
-            session.snapshots.pop(repo, None)
+        return _online_snapshot(original, given, repo, revision, session)
     from huggingface_hub.utils import filter_repo_objects
 
     files = {hub_file.file: hub_file for hub_file in _files_known(repo, revision, session)}
@@ -107,13 +111,57 @@ def snapshot_download(original: Callable[..., Any], given: inspect.BoundArgument
     cache = _cache(arguments)
     for name in chosen:
         hub_file = files[name]
-        wanted, located = session.look(str(hub_file))
-        known = _known(hub_file, session)
-        if located.hit is not None and known is not None:
-            commit, etag = known
-            _placed(hub_file, commit, etag, cache, wanted, located, session)
-            session.record(wanted, located.hit.blob.digest, located.hit.blob.size, commit=commit)
-    return original(*given.args, **{**given.kwargs, "local_files_only": True})
+        wanted, located = session.look(Source(str(hub_file)))
+        if located.hit is None:
+            continue
+        with located.hit.blob as blob:
+            if (known := _known(hub_file, session)) is not None:
+                _placed(hub_file, *known, cache, wanted, blob, session)
+                session.record(wanted, blob.digest, blob.size, commit=known[0])
+    folder = original(*given.args, **{**given.kwargs, "local_files_only": True})
+    for path in sorted(Path(folder).rglob("*")):
+        if not path.is_dir() and not path.name.startswith("."):
+            _verify_present(path, _folder(cache, repo), "", session)
+    return folder
+
+
+def _online_snapshot(
+    original: Callable[..., Any], given: inspect.BoundArguments, repo: str, revision: str, session: Session
+) -> Any:
+    """Have the library ask for each file at the commit that a branch means now, and record them for the branch."""
+    if _SHA1.fullmatch(revision):
+        return original(*given.args, **given.kwargs)
+    commit = _commit_of(given, repo, revision)
+    if commit is None:
+        return original(*given.args, **given.kwargs)
+    branches = session.snapshots.setdefault((repo, commit), [])
+    branches.append(revision)
+    try:
+        folder = original(*given.args, **{**given.kwargs, "revision": commit})
+    finally:
+        branches.remove(revision)
+    with translated(Path(folder)):
+        _say_commit(_folder(_cache(given.arguments), repo) / "refs" / revision, commit)
+    return folder
+
+
+def _commit_of(given: inspect.BoundArguments, repo: str, revision: str) -> str | None:
+    """Return what a branch means now; None where the library had better find out, and say what is wrong, by itself."""
+    from huggingface_hub import HfApi
+
+    names = ("library_name", "library_version", "user_agent", "endpoint", "token")
+    try:
+        info = HfApi(**{name: given.arguments[name] for name in names if name in given.arguments}).model_info(
+            repo, revision=revision
+        )
+    except (OSError, ValueError, RuntimeError):  # its errors are of all these kinds, and none is ours to report
+        return None
+    return info.sha if isinstance(info.sha, str) and _SHA1.fullmatch(info.sha) else None
+
+
+def _without_network(given: inspect.BoundArguments, session: Session) -> dict[str, Any]:
+    """Return the keyword arguments of a call that is left to the library: offline it asks nobody."""
+    return {**given.kwargs, "local_files_only": True} if session.is_offline else given.kwargs
 
 
 def _is_simple(arguments: dict[str, Any]) -> bool:
@@ -197,7 +245,7 @@ def _folder(cache: Path, repo: str) -> Path:
 
 
 def _placed(
-    hub_file: HubFile, commit: str, etag: str, cache: Path, wanted: Wanted, located: Located, session: Session
+    hub_file: HubFile, commit: str, etag: str, cache: Path, wanted: Wanted, found: OpenBlob, session: Session
 ) -> Path:
     """Return the path in the Hub's cache that leads to a blob, made where it is not there yet."""
     folder = _folder(cache, hub_file.repo)
@@ -205,14 +253,14 @@ def _placed(
     with translated(pointer):
         blob.parent.mkdir(parents=True, exist_ok=True)
         pointer.parent.mkdir(parents=True, exist_ok=True)
-    with meter_for(progress=False) as meter:
-        # Where links were not to be had, the library itself keeps the file, and not a link, among the snapshots.
-        place = pointer if pointer.is_file() and not pointer.is_symlink() else blob
-        verified_at(place, wanted, located, session=session, meter=meter).close()
-    if not place.exists():
-        raise StoreError(place=str(place), reason="cannot be written")
+    # Where links were not to be had, the library itself keeps the file, and not a link, among the snapshots.
+    place = pointer if pointer.is_file() and not pointer.is_symlink() else blob
+    again = session.client.obtainer.locate(wanted)
+    with verified_at(place, wanted, again, session=session, meter=Silent()) as verified:
+        if not verified.is_there or verified.digest != found.digest:
+            raise StoreError(place=str(place), reason="cannot be written, and the Hub's library reads nothing else")
     with translated(pointer):
-        if place == blob and not (pointer.exists() and os.path.samefile(pointer, blob)):
+        if place == blob and not (os.path.exists(pointer) and os.path.samefile(pointer, blob)):
             temporary = pointer.with_name(f".{pointer.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.new")
             os.symlink(os.path.relpath(blob, pointer.parent), temporary)
             os.replace(temporary, pointer)
@@ -229,12 +277,11 @@ def _say_commit(path: Path, commit: str) -> None:
     write_record(path, commit.encode(), mode=0o644)
 
 
-def _record_branch(at_branch: HubFile, commit: str, etag: str, located: Located, session: Session) -> None:
+def _record_branch(at_branch: HubFile, commit: str, etag: str, blob: OpenBlob, session: Session) -> None:
     """Record what the Hub just said of a branch, when it was asked which files a snapshot of it has."""
     source = Source(str(at_branch))
-    if session.ref_of(source) is not None or located.hit is None:
+    if session.ref_of(source) is not None:
         return
-    blob = located.hit.blob
     ref = Ref(source, blob.digest, blob.size, datetime.now(UTC), "origin", commit, etag)
     try:
         write_ref(session.client.obtainer.writable(), ref)
@@ -243,7 +290,11 @@ def _record_branch(at_branch: HubFile, commit: str, etag: str, located: Located,
 
 
 def _present(hub_file: HubFile, cache: Path, wanted: Wanted, located: Located, session: Session) -> str | None:
-    """Return a file that the library itself downloaded before, verified by its name, or None."""
+    """Return a file that the library itself downloaded before, verified, or None.
+
+    Raises:
+        StoreError: there is a wrong one that cannot be put aside: the library would use it.
+    """
     folder = _folder(cache, hub_file.repo)
     try:
         commit = hub_file.revision if hub_file.is_commit else (folder / "refs" / hub_file.revision).read_text().strip()
@@ -252,22 +303,43 @@ def _present(hub_file: HubFile, cache: Path, wanted: Wanted, located: Located, s
     if not _SHA1.fullmatch(commit):
         return None
     pointer = folder / "snapshots" / commit / hub_file.file
-    real = Path(os.path.realpath(pointer))
-    fd = open_regular(real) if real.parent == Path(os.path.realpath(folder / "blobs")) else None
-    if fd is None:
+    found = _verify_present(pointer, folder, located.digest.hex if located.digest is not None else "", session)
+    if found is None:
         return None
-    size = os.fstat(fd).st_size
-    with Verified(fd, session.digest_of(fd), size, real, is_ours=False) as found:
-        digest = found.digest
-        expected = located.digest
-        if expected is None and _SHA256.fullmatch(real.name):
-            expected = Pin(real.name).digest
-        right = digest == expected if expected is not None else real.name == _git_name(found.fd, size)
-    if not right:
-        put_aside(real, digest, expected or f"git:{real.name}", session)
-        return None
+    digest, size = found
     session.record(wanted, digest, size, commit=commit)
     return str(pointer)
+
+
+def _verify_present(pointer: Path, folder: Path, expected: str, session: Session) -> tuple[Digest, int] | None:
+    """Return the digest and size of a file in a snapshot if it is right; a wrong one is put aside.
+
+    It is right by what is known of it, or by the name of what it leads to, which is the Hub's for the content.
+    """
+    real = Path(os.path.realpath(pointer))
+    fd = open_regular(real)
+    if fd is None:
+        return None
+    with Verified(fd, session.digest_of(fd), os.fstat(fd).st_size, real) as found:
+        blobs = Path(os.path.realpath(folder / "blobs"))
+        name = real.name
+        if real.parent != blobs:  # a view's blob is a link into a store; then the link beside it has the name
+            first = Path(os.path.normpath(pointer.parent / os.readlink(pointer))) if pointer.is_symlink() else pointer
+            name = first.name if first.parent == folder / "blobs" or first.parent == blobs else ""
+        if not expected and _SHA256.fullmatch(name):
+            expected = name
+        if not expected and not name and not any(blobs.glob("*")):
+            return (
+                found.digest,
+                found.size,
+            )  # no links here: the library keeps files themselves, and says nothing of them
+        is_git = bool(name) and name == _git_name(found.fd, found.size)
+        is_right = found.digest.hex == expected if expected else is_git
+        if is_right:
+            return found.digest, found.size
+        said = expected or (f"git:{name}" if name else "a link into the cache's blobs")
+        put_aside(real if real.parent == blobs else pointer, found.fd, found.digest, said, session)
+        return None
 
 
 def _git_name(fd: int, size: int) -> str:

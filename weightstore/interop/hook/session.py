@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.error import URLError
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
-from weightstore.digest import Digest
+from weightstore.digest import Digest, Pin
 from weightstore.errors import NotPresent, StoreError, TransferError, WeightStoreError
 from weightstore.interop.hook.asking import asking_library
 from weightstore.interop.recording import locked_entry
@@ -17,6 +18,7 @@ from weightstore.source import Source, parse_source
 from weightstore.store.blobs import OpenBlob, hash_descriptor, open_verified
 from weightstore.store.layers import find_ref
 from weightstore.store.receipts import identity_of
+from weightstore.store.refs import list_refs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,6 +52,7 @@ _EXTENSIONS = (
 )
 
 
+_KEPT_IN_URLS = "%:/?#[]@!$&'()*+,;=-._~"
 _HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -66,6 +69,14 @@ class NotPresentAtUrl(NotPresent, _UrlError):
 
 class TransferFailed(TransferError, _UrlError):  # type: ignore[misc]  # its reason is text, an URLError's anything
     """:class:`TransferError` to those who know weightstore, and what urllib raises to those who do not."""
+
+
+def is_named_like_weights(url: str) -> bool:
+    """Tell whether the name in a URL is one that checkpoints have."""
+    try:
+        return unquote(urlsplit(url).path).lower().endswith(_EXTENSIONS)
+    except ValueError:
+        return False
 
 
 class Session:
@@ -85,28 +96,34 @@ class Session:
         self.link = link
         self.recorder = recorder
         self.note = note
-        # Of each repository that a snapshot is being made of, the branch that was asked for.
-        self.snapshots: dict[str, str] = {}
+        # Of each repository's commit that a snapshot is being made of, the branches that were asked for.
+        self.snapshots: dict[tuple[str, str], list[str]] = {}
 
     @property
     def is_offline(self) -> bool:
         return self.client.config.offline
 
-    def serves(self, url: str, *, certain: bool = False) -> bool:
-        """Tell whether a URL is answered from the store: it can be read, and is weights by its name or by a record.
+    def source_of(self, url: object) -> Source | None:
+        """Return the source that a URL is, or None where it is none that is served: of another scheme, or no URL."""
+        if not isinstance(url, str):
+            return None
+        try:
+            # What urllib accepts and we want encoded.
+            source, _ = parse_source(quote(url.partition("#")[0], safe=_KEPT_IN_URLS))
+        except WeightStoreError:
+            return None
+        return source if source.scheme in {"http", "https", "file"} else None
+
+    def serves(self, url: object, *, certain: bool = False) -> Source | None:
+        """Return the source that a URL is if it is answered from the store: it is weights, by its name or by a record.
 
         ``certain`` says that it is weights, whatever it is called.
         """
-        try:
-            source, pin = parse_source(url.partition("#")[0])
-        except WeightStoreError:
-            return False
-        if source.scheme not in {"http", "https", "file"} or not source.file_name:
-            return False
-        if certain or pin.is_pinned or source.key in self.locked:
-            return True
-        path = unquote(urlsplit(source.url).path).lower()
-        return path.endswith(_EXTENSIONS) or self.ref_of(source) is not None
+        source = self.source_of(url)
+        if source is None or certain:
+            return source
+        is_weights = source.pin.is_pinned or source.key in self.locked or is_named_like_weights(source.url)
+        return source if is_weights or self.ref_of(source) is not None else None
 
     def forbids(self, url: object) -> bool:
         """Tell whether a request that is not answered from the store would leave this machine, while offline."""
@@ -124,21 +141,39 @@ class Session:
         wanted = Wanted(source.display, source, source.pin)
         return find_ref(source, self.client.obtainer.layers(), pin=wanted.pin, note=self.note)
 
-    def look(self, url: str) -> tuple[Wanted, Located]:
-        """Return what a URL asks for, and where it is. A hit costs no catalog.
+    def look(self, source: Source, pin: Pin | None = None) -> tuple[Wanted, Located]:
+        """Return what a source asks for, and where it is. A hit costs no catalog.
+
+        Args:
+            source: what is asked for.
+            pin: what the caller knows of the digest, where the source's own name says nothing.
 
         Raises:
             InvalidInput, Drift: it cannot be used.
         """
-        source, pin = parse_source(url.partition("#")[0])
         locked = self.locked.get(source.key)
-        wanted = locked.wanted() if locked is not None else Wanted(source.display, source, pin)
+        if locked is not None:
+            wanted = replace(locked.wanted(), source=source)
+            return wanted, self.client.obtainer.locate(wanted)
+        own = source.pin if source.pin.is_pinned else pin or Pin()
+        wanted = Wanted(source.display, source, own)
         located = self.client.obtainer.locate(wanted)
-        if located.hit is None and locked is None:
+        if located.hit is None:
             better = self.client.wanted(source.url)
+            if better.pin.agrees_with(own):
+                better = replace(better, pin=better.pin.narrower(own))
             if better != wanted:
                 wanted, located = better, self.client.obtainer.locate(better)
         return wanted, located
+
+    def is_of_another(self, digest: Digest, source: Source) -> bool:
+        """Tell whether this is known to be the content of another source, in some store or found by this user."""
+        layouts = [layer.layout for layer in self.client.obtainer.layers() if layer.layout is not None]
+        for layout in layouts:
+            for ref in list_refs(layout):
+                if isinstance(ref, Ref) and ref.digest == digest and ref.source != source:
+                    return True
+        return False
 
     def obtain(self, wanted: Wanted, *, meter: Meter) -> OpenBlob:
         """Return a blob that no layer has, fetched; open and verified.

@@ -9,6 +9,7 @@ pickle stay what they were.
 from __future__ import annotations
 
 import inspect
+import itertools
 import types
 from collections.abc import Callable
 from typing import Any
@@ -16,24 +17,35 @@ from typing import Any
 Handler = Callable[[Callable[..., Any], inspect.BoundArguments], Any]
 """Gets the function as it was, and the arguments of the call as they were given, without defaults."""
 
-_swaps: dict[str, Swap] = {}
+_swaps: dict[int, Swap] = {}
+_numbers = itertools.count()
 
 
 class Swap:
     """One function whose calls go to a handler until it is restored."""
 
-    def __init__(self, key: str, function: types.FunctionType, handler: Handler) -> None:
-        self._key = key
-        self._function = function
-        self._code = function.__code__
+    def __init__(
+        self, name: str, function: types.FunctionType, handler: Handler, *, code: types.CodeType | None = None
+    ) -> None:
+        """Swap a function's code in one step.
+
+        Args:
+            name: what it is called in tracebacks.
+            function: what is swapped.
+            handler: what is called in its place.
+            code: the function's own, where it has been swapped before by something that ends with this.
+        """
+        number = next(_numbers)
+        self.function = self._function = function
+        self._code = code or function.__code__
         self._handler = handler
-        self._signature = inspect.signature(function)
+        self.original = with_code(function, self._code)
+        self._signature = inspect.signature(self.original)
         self._own_signature = function.__dict__.get("__signature__")
-        self.original = _copy(function)
-        _swaps[key] = self
+        _swaps[number] = self
         if not hasattr(function, "__wrapped__"):  # else inspect looks there
             function.__signature__ = self._signature  # type: ignore[attr-defined]
-        function.__code__ = _calling(key, function)
+        function.__code__ = _calling(name, number, function)
 
     def restore(self) -> None:
         """Give the function its own code back. Calls that are under way end as they began."""
@@ -52,22 +64,23 @@ class Swap:
         return self._handler(self.original, given)
 
 
-def call(key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def call(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What swapped code calls."""
-    return _swaps[key].call(args, kwargs)
+    return _swaps[number].call(args, kwargs)
 
 
-def _copy(function: types.FunctionType) -> Callable[..., Any]:
+def with_code(function: types.FunctionType, code: types.CodeType) -> Callable[..., Any]:
+    """Return another function like this one, with some code of its own."""
     made = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
     )
-    made.__kwdefaults__ = function.__kwdefaults__
+    made.__kwdefaults__, made.__annotations__ = function.__kwdefaults__, function.__annotations__
     made.__qualname__, made.__module__, made.__doc__ = function.__qualname__, function.__module__, function.__doc__
     made.__dict__.update(function.__dict__)
     return made
 
 
-def _calling(key: str, function: types.FunctionType) -> types.CodeType:
+def _calling(known_as: str, number: int, function: types.FunctionType) -> types.CodeType:
     """Return code that calls :func:`call`, and that this very function can take: with the same free variables."""
     name, free = function.__name__, function.__code__.co_freevars
     if not (name.isidentifier() and all(variable.isidentifier() for variable in free)):
@@ -77,11 +90,11 @@ def _calling(key: str, function: types.FunctionType) -> types.CodeType:
         f"    def {name}(*args, **kwargs):\n"
         f"        if False: {', '.join(free) or 'pass'}\n"
         f"        from {__name__} import call\n"
-        f"        return call({key!r}, args, kwargs)\n"
+        f"        return call({number}, args, kwargs)\n"
         f"    return {name}\n"
     )
     scope: dict[str, Any] = {}
-    exec(compile(text, f"<weightstore for {key}>", "exec"), scope)  # noqa: S102 - our own text, but for identifiers
+    exec(compile(text, f"<weightstore for {known_as}>", "exec"), scope)  # noqa: S102 - our own text, but for identifiers
     code = scope["outside"](*[None] * len(free)).__code__
     assert isinstance(code, types.CodeType)  # noqa: S101 - for mypy
     return code.replace(co_firstlineno=function.__code__.co_firstlineno)

@@ -6,15 +6,15 @@ import atexit
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightstore.client import Client
 from weightstore.config import Config
-from weightstore.errors import InvalidInput
+from weightstore.errors import InvalidInput, WeightStoreError
 from weightstore.interop.hook.session import Session
 from weightstore.interop.hook.targets import MODULES, Swaps
 from weightstore.interop.recording import Recorder, merge_into, read_spool
@@ -22,46 +22,70 @@ from weightstore.interop.site.weightstore_start import Watch
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from weightstore.config import Link
 
-
-@dataclass(slots=True)
-class _Recording:
-    """A lockfile to be written when the hook is turned off, or the process ends, by the process that began it."""
-
-    lockfile: Path
-    spool: Path
-    process: int
-
-    def finish(self, note: Callable[[str], None]) -> None:
-        if os.getpid() != self.process or not self.spool.exists():
-            return
-        entries, notes = read_spool(self.spool)
-        for one in notes:
-            note(one)
-        if entries:
-            merge_into(self.lockfile, entries)
-        shutil.rmtree(self.spool, ignore_errors=True)
+    Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
-@dataclass(slots=True)
 class _State:
-    session: Session
-    recording: _Recording | None
+    """One setting of the hook, and the lockfile that is to be written when it ends, by the process that began it.
+
+    ``session`` is an error where the setting cannot be used and the hook is on all the same: whoever asks for weights
+    gets it. That is what a program that runs under the hook is owed, which may rely on being offline or locked.
+    """
+
+    def __init__(
+        self, session: Session | WeightStoreError, lockfile: Path | None = None, spool: Path | None = None
+    ) -> None:
+        self.session = session
+        self._lockfile = lockfile
+        self._spool = spool
+        self._process = os.getpid()
+
+    def finish(self) -> None:
+        """Write what was recorded.
+
+        Raises:
+            WeightStoreError: it cannot be written. What was recorded is kept, and the error says where.
+        """
+        if self._spool is None or self._lockfile is None or os.getpid() != self._process:
+            return
+        if not self._spool.exists():
+            return
+        try:
+            entries, notes = read_spool(self._spool)
+            if entries:
+                merge_into(self._lockfile, entries)
+        except WeightStoreError as error:
+            error.add_note(f"What was asked for is kept in {self._spool}")
+            raise
+        shutil.rmtree(self._spool, ignore_errors=True)
+        if isinstance(self.session, Session):
+            for note in notes:
+                self.session.note(note)
 
 
-_state: _State | None = None
+# The last one counts. Several threads may have settings of their own inside of `with`.
+_stack: list[_State] = []
 _swaps: Swaps | None = None
 _watch: Watch | None = None
 _lock = threading.RLock()
 
 
+def _new_lock() -> None:
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_new_lock)  # another thread of the parent may have held it
+
+
 def enable(
     *,
     offline: bool | None = None,
-    locked: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+    locked: Paths = (),
     record: str | os.PathLike[str] | None = None,
     link: Link | None = None,
     config: Config | None = None,
@@ -72,7 +96,7 @@ def enable(
     TorchVision, timm and whoever else calls them, however they bound the functions), ``hf_hub_download`` and
     ``snapshot_download`` of huggingface_hub, and requests for checkpoints by ``urllib.request``; of modules that are
     not imported yet too. A function whose signature is not known is left alone, and a note says so. Calling it again
-    replaces the setting.
+    replaces the setting; that of a recorded run goes on recording.
 
     Args:
         offline: open no connection; by default as configured.
@@ -84,26 +108,104 @@ def enable(
         config: the settings; by default those of the environment.
 
     Raises:
-        InvalidInput, InvalidRecord: a setting or lockfile that cannot be used.
+        InvalidInput, InvalidRecord: a setting or lockfile that cannot be used; the hook is as it was.
     """
-    recorder = recording = None
+    state = _state(offline=offline, locked=locked, record=record, link=link, config=config)
+    _settle()
+    with _lock:
+        ended = list(_stack)
+        _stack[:] = [state]
+        _swap_all()
+    _finish(ended)
+
+
+def disable() -> None:
+    """Turn the hook off: all functions are what they were. Nothing happens where it is not on.
+
+    Raises:
+        StoreError: the lockfile of a recorded run cannot be written.
+    """
+    _settle()
+    with _lock:
+        ended = list(_stack)
+        _stack.clear()
+        _swap_none()
+    _finish(ended)
+
+
+@contextlib.contextmanager
+def enabled(
+    *,
+    offline: bool | None = None,
+    locked: Paths = (),
+    record: str | os.PathLike[str] | None = None,
+    link: Link | None = None,
+    config: Config | None = None,
+) -> Iterator[None]:
+    """Turn the hook on inside of a ``with``; afterwards it is as it was before. Arguments as for :func:`enable`.
+
+    The setting is the process's, not the thread's: of several that overlap in time the one that began last counts.
+    """
+    state = _state(offline=offline, locked=locked, record=record, link=link, config=config)
+    _settle()
+    with _lock:
+        _stack.append(state)
+        _swap_all()
+    try:
+        yield
+    finally:
+        with _lock:
+            is_ours = state in _stack
+            if is_ours:
+                _stack.remove(state)
+            if not _stack:
+                _swap_none()
+        if is_ours:
+            _finish([state])
+
+
+def enable_recorded(spool: Path | None) -> None:
+    """Turn the hook on as a run does in each of its processes; the run itself writes the lockfile."""
+    try:
+        session: Session | WeightStoreError = _session(recorders=[spool] if spool is not None else [])
+    except WeightStoreError as error:
+        sys.stderr.write(f"weightstore: weights cannot be served: {error}\n")
+        session = error
+    with _lock:
+        _stack.append(_State(session))
+        _swap_all()
+
+
+def _state(
+    *,
+    offline: bool | None,
+    locked: Paths,
+    record: str | os.PathLike[str] | None,
+    link: Link | None,
+    config: Config | None,
+) -> _State:
+    lockfile = spool = None
     if record is not None:
         lockfile = Path(record).absolute()
         if not lockfile.parent.is_dir():
             raise InvalidInput(f"{lockfile}: there is no directory to write it to")
+    inherited = os.environ.get("WEIGHTSTORE_SPOOL")
+    spools = [Path(inherited)] if inherited else []
+    # Before the spool, which would be left behind.
+    session = _session(offline=offline, locked=locked, link=link, config=config, recorders=spools)
+    if lockfile is not None:
         spool = Path(tempfile.mkdtemp(prefix="weightstore-"))
-        recorder, recording = Recorder(spool), _Recording(lockfile, spool, os.getpid())
-    session = _session(offline=offline, locked=locked, link=link, config=config, recorder=recorder)
-    _turn_on(_State(session, recording))
+        session.recorder = Recorder([*spools, spool])
+    return _State(session, lockfile, spool)
 
 
 def _session(
     *,
     offline: bool | None = None,
-    locked: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
+    locked: Paths = (),
     link: Link | None = None,
     config: Config | None = None,
-    recorder: Recorder | None,
+    recorders: list[Path],
 ) -> Session:
     from weightstore.catalog.lockfile import Lockfile  # start-up: not for a process that only imports torch
 
@@ -113,28 +215,39 @@ def _session(
     paths = [locked] if isinstance(locked, str | os.PathLike) else [*locked]
     lockfiles = [Lockfile.read(Path(path)) for path in (*paths, *config.locked)]
     client = Client(config)
+    recorder = Recorder(recorders) if recorders else None
     return Session(client, lockfiles=lockfiles, link=link or config.link, recorder=recorder, note=client.note)
 
 
-def enable_recorded(spool: Path | None) -> None:
-    """Turn the hook on as a recorded run does in each of its processes; the run itself writes the lockfile."""
-    recorder = Recorder(spool) if spool is not None else None
-    _turn_on(_State(_session(recorder=recorder), None))
+def _settle() -> None:
+    """Let what waits in this process since its start turn the hook on first: its setting is the outermost."""
+    start = sys.modules.get("weightstore_start")
+    if start is not None:
+        start.settle()
 
 
-def _turn_on(state: _State) -> None:
-    global _state, _swaps, _watch  # noqa: PLW0603 - what is swapped is the process's
-    with _lock:
-        before = _state
-        _state = state
-        if _swaps is None:
-            _swaps = Swaps(_current)
-            _watch = Watch(MODULES, _swaps.swap_in)
-            _watch.start()
-            atexit.register(disable)
-        _swaps.swap_all()
-        if before is not None and before.recording is not None:
-            before.recording.finish(before.session.note)
+def _swap_all() -> None:
+    global _swaps, _watch  # noqa: PLW0603 - what is swapped is the process's
+    if _swaps is None:
+        _swaps = Swaps(_current)
+        _watch = Watch(MODULES, swap_in)
+        _watch.start()
+        atexit.register(disable)
+    _swaps.swap_all()
+
+
+def _swap_none() -> None:
+    global _swaps, _watch  # noqa: PLW0603
+    if _swaps is not None and _watch is not None:
+        _watch.stop()
+        _swaps.restore()
+        _swaps = _watch = None
+        atexit.unregister(disable)
+
+
+def _finish(states: list[_State]) -> None:
+    for state in states:
+        state.finish()
 
 
 def swap_in(module: types.ModuleType) -> None:
@@ -144,51 +257,8 @@ def swap_in(module: types.ModuleType) -> None:
             _swaps.swap_in(module)
 
 
-def _current() -> Session | None:
-    return None if _state is None else _state.session
-
-
-def disable() -> None:
-    """Turn the hook off: all functions are what they were. Nothing happens where it is not on.
-
-    Raises:
-        StoreError: the lockfile of a recorded run cannot be written.
-    """
-    global _state, _swaps, _watch  # noqa: PLW0603
-    with _lock:
-        state, _state = _state, None
-        if _swaps is not None and _watch is not None:
-            _watch.stop()
-            _swaps.restore()
-            _swaps = _watch = None
-            atexit.unregister(disable)
-        if state is not None and state.recording is not None:
-            state.recording.finish(state.session.note)
-
-
-@contextlib.contextmanager
-def enabled(
-    *,
-    offline: bool | None = None,
-    locked: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] = (),
-    record: str | os.PathLike[str] | None = None,
-    link: Link | None = None,
-    config: Config | None = None,
-) -> Iterator[None]:
-    """Turn the hook on inside of a ``with``; afterwards it is as it was before. Arguments as for :func:`enable`."""
-    global _state
-    with _lock:
-        before, _state = _state, None
+def _current() -> Session | WeightStoreError | None:
     try:
-        enable(offline=offline, locked=locked, record=record, link=link, config=config)
-        yield
-    finally:
-        if before is None:
-            disable()
-        else:
-            _turn_on(before)
-
-
-def is_enabled() -> bool:
-    """Tell whether the hook is on."""
-    return _state is not None
+        return _stack[-1].session
+    except IndexError:
+        return None

@@ -10,7 +10,9 @@ import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from weightstore.interop.hook.swap import Handler, Swap
+from weightstore.errors import WeightStoreError
+from weightstore.interop.hook.session import is_named_like_weights
+from weightstore.interop.hook.swap import Handler, Swap, with_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,24 +113,26 @@ MODULES = frozenset(target.module for target in TARGETS)
 class Swaps:
     """The functions that are swapped now, and what was said of those that are not."""
 
-    def __init__(self, session: Callable[[], Session | None]) -> None:
+    def __init__(self, session: Callable[[], Session | WeightStoreError | None]) -> None:
         self._session = session
-        self._made: dict[str, Swap] = {}
+        self._made: list[Swap] = []
+        self._told: set[str] = set()
 
     def swap_in(self, module: types.ModuleType) -> None:
-        """Swap the functions of a module that has just been imported, or was before."""
+        """Swap the functions of a module that has just been imported, or was before, or was imported anew."""
         for target in TARGETS:
-            if target.module != module.__name__ or target.name in self._made:
+            if target.module != module.__name__:
                 continue
             function: Any = module
             for step in target.path.split("."):
                 function = getattr(function, step, None)
-            misfit = target.misfit(function)
-            if misfit:
-                if (session := self._session()) is not None:
-                    session.note(f"{target.name} is left alone: {misfit}")
+            function, code = _seen_first().get(target.name, (function, None))
+            if any(swap.function is function for swap in self._made):
                 continue
-            self._made[target.name] = Swap(target.name, function, self._handler(target))
+            if misfit := target.misfit(function if code is None else with_code(function, code)):
+                self._tell(f"{target.name} is left alone: {misfit}")
+                continue
+            self._made.append(Swap(target.name, function, self._handler(target), code=code))
 
     def swap_all(self) -> None:
         """Swap the functions of all modules that are imported already."""
@@ -140,12 +144,15 @@ class Swaps:
 
     def restore(self) -> None:
         """Give all functions their own code back."""
-        for swap in self._made.values():
+        for swap in self._made:
             swap.restore()
         self._made.clear()
 
-    def names(self) -> frozenset[str]:
-        return frozenset(self._made)
+    def _tell(self, message: str) -> None:
+        session = self._session()
+        if message not in self._told and session is not None and not isinstance(session, WeightStoreError):
+            self._told.add(message)
+            session.note(message)
 
     def _handler(self, target: Target) -> Handler:
         place, _, name = target.handler.partition(":")
@@ -156,6 +163,24 @@ class Swaps:
             session = self._session()
             if session is None:  # turned off by another thread, after this call began
                 return original(*given.args, **given.kwargs)
+            if isinstance(session, WeightStoreError):
+                if is_for_weights(target, given):
+                    raise session
+                return original(*given.args, **given.kwargs)
             return function(original, given, session=session)
 
         return handle
+
+
+def is_for_weights(target: Target, given: inspect.BoundArguments) -> bool:
+    """Tell whether a call surely asks for weights: by its function, or by the name in its URL."""
+    asked = given.arguments.get("fullurl", given.arguments.get("url"))
+    if target.path not in {"OpenerDirector.open", "download_url_to_file"}:
+        return True
+    return is_named_like_weights(str(getattr(asked, "full_url", asked)))
+
+
+def _seen_first() -> dict[str, Any]:
+    """Return the functions that this process's start saw before anybody could replace them, and their own code."""
+    start = sys.modules.get("weightstore_start")
+    return {} if start is None else dict(start.functions())
