@@ -47,6 +47,7 @@ COMMANDS = {
     "demo": ["demo"],
     "rm": ["rm", "-y", "URL"],
     "inspect": ["inspect", "CHECKPOINT"],
+    "view": ["view", "torch-hub", "hub"],
 }
 
 

@@ -42,6 +42,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "ls": "List what is stored.",
         "why": "Explain where a name leads.",
     },
+    "Other libraries": {
+        "view": "Show the store to other libraries, in their layout.",
+    },
     "Look after the store": {
         "verify": "Hash every blob again, and repair.",
         "gc": "Remove what nothing names any more.",
