@@ -48,6 +48,7 @@ COMMANDS = {
     "rm": ["rm", "-y", "URL"],
     "inspect": ["inspect", "CHECKPOINT"],
     "view": ["view", "torch-hub", "hub"],
+    "adopt": ["adopt", "."],
 }
 
 

@@ -167,6 +167,7 @@ def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
         "rm": "rm --yes efficientnet_lite0 --quiet",
         "view": "view torch-hub hub --quiet",
         "view check": "view check hub --quiet",
+        "adopt": "adopt hub --dry-run --quiet",
         "init": "init",
         "doctor": "doctor --offline",
         "config": "config",

@@ -44,6 +44,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     },
     "Other libraries": {
         "view": "Show the store to other libraries, in their layout.",
+        "adopt": "Bring the caches of other libraries into the store.",
     },
     "Look after the store": {
         "verify": "Hash every blob again, and repair.",

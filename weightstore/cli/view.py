@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -249,13 +249,13 @@ def check(settings: Settings, *, directory: Path) -> None:
     kind = manifest.kind
 
     def plan() -> ViewPlan:
-        return plan_view(kind, everything(client, note=settings.note))
+        return plan_view(cast("Kind", kind), everything(client, note=settings.note))
 
     findings = check_view(
         root,
         manifest,
         current=now.get,
-        plan=plan if manifest.scope == "all" else None,
+        plan=plan if manifest.scope == "all" and kind != "files" else None,
         receipts=client.receipts,
     )
     remedies = _remedies(root, manifest, findings)
@@ -293,6 +293,8 @@ def _remedies(root: Path, manifest: Manifest, findings: Iterable[Finding]) -> li
     gone = sorted({str(one.source) for one in bad if one.status == "dangling" and one.source})
     if gone:
         remedies.append("weightstore prefetch " + " ".join(map(shlex.quote, gone)))
+    if manifest.kind == "files" or all(one.is_adopted for one in manifest.placements):
+        return [*remedies, shlex.join(["weightstore", "adopt", str(root)])]
     again = ["weightstore", "view", manifest.kind, str(root)]
     if manifest.scope == "chosen":
         again += sorted({str(one.source) for one in manifest.placements if one.source})

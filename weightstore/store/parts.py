@@ -89,6 +89,19 @@ class Part:
                 raise
         return cls(layout, key, path, fd)
 
+    @classmethod
+    def of_file(cls, layout: Layout, key: str, path: Path) -> Self:
+        """Return an existing file as a part, by a hard link: it is not copied, and keeps its own name as well."""
+        own = _own_name(layout, key)
+        with translated(path):
+            os.link(path, own, follow_symlinks=False)
+            try:
+                fd = os.open(own, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except BaseException:
+                os.unlink(own)
+                raise
+        return cls(layout, key, own, fd)
+
     @property
     def journal_path(self) -> Path:
         return self.path.with_suffix(".journal")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.views.conftest import Shelf, digest_of, tree
+from tests.interop.shelf import Shelf, digest_of, tree
 from tests.soak.test_places import EVE, as_user
 from weightstore.config import Config
 from weightstore.errors import InvalidRecord, StoreError
@@ -257,7 +257,7 @@ def test_where_the_parent_is_not_ours_names_are_replaced_one_by_one(shelf, tmp_p
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.interop.views.conftest import Shelf
+from tests.interop.shelf import Shelf
 from weightstore.config import Config
 from weightstore.store.layout import open_layout
 home, state, root = map(Path, sys.argv[1:4])

@@ -30,7 +30,9 @@ def statuses(shelf, root) -> dict[str, str]:
     def plan():
         return plan_view(manifest.kind, everything(client, note=lambda _: None))
 
-    found = check_view(root, manifest, current=now.get, plan=plan, receipts=client.receipts)
+    found = check_view(
+        root, manifest, current=now.get, plan=plan if manifest.scope == "all" else None, receipts=client.receipts
+    )
     return {one.path: one.status for one in found if one.status != "ok"}
 
 

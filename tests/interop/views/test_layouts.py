@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.interop.views.conftest import NOON, digest_of
+from tests.interop.shelf import NOON, digest_of
 from weightstore.errors import InvalidInput, InvalidSource
 from weightstore.interop.views.layouts import KINDS, Entry, Held, Link, Text, is_inside
 from weightstore.interop.views.plan import plan_view

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import weightstore
-from tests.interop.views.conftest import digest_of
+from tests.interop.shelf import digest_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

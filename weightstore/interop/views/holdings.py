@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from weightstore.store.blobs import OpenBlob
 
 
-def recorded(client: Client, *, note: Callable[[str], None]) -> list[Held]:
-    """Return every source that a ref of some layer tells of and may be believed for, whether its blob is there or not.
+def believed(client: Client, *, note: Callable[[str], None]) -> list[Ref]:
+    """Return the refs of all layers that may be believed, one for each source; its blob need not be there.
 
     As everywhere, the first layer's word counts.
     """
@@ -32,7 +32,12 @@ def recorded(client: Client, *, note: Callable[[str], None]) -> list[Held]:
                 note(str(ref))
             elif ref.source not in refs and _is_believed(ref, _pin_of(ref.source, client)):
                 refs[ref.source] = ref
-    return [_held(ref) for ref in refs.values()]
+    return list(refs.values())
+
+
+def recorded(client: Client, *, note: Callable[[str], None]) -> list[Held]:
+    """Return every source that a believed ref tells of."""
+    return [_held(ref) for ref in believed(client, note=note)]
 
 
 def everything(client: Client, *, note: Callable[[str], None]) -> list[Held]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from weightstore.errors import InvalidRecord
 from weightstore.interop.placing import Placed
-from weightstore.interop.views.layouts import KINDS, MANIFEST, Kind, Link, Text, is_inside
+from weightstore.interop.views.layouts import KINDS, MANIFEST, Link, Text, is_inside
 from weightstore.records import Fields
 from weightstore.store.layout import read_limited, write_record
 
@@ -27,13 +27,16 @@ if TYPE_CHECKING:
     from weightstore.digest import Digest
     from weightstore.source import Source
 
+# Adopted files in a directory that is no library's cache have a manifest as well, and no layout.
+ManifestKind: TypeAlias = Literal["torch-hub", "huggingface", "fvcore", "files"]
+MANIFEST_KINDS: tuple[ManifestKind, ...] = (*KINDS, "files")
 Scope: TypeAlias = Literal["all", "chosen"]
 SCOPES: tuple[Scope, ...] = ("all", "chosen")
 
 _PLACED: tuple[Placed, ...] = get_args(Placed)
 _LIMIT = 64 << 20
 # huggingface_hub complains of any file at the top of its cache; it leaves this directory of its own alone.
-_WHERE: dict[Kind, str] = {"torch-hub": MANIFEST, "fvcore": MANIFEST, "huggingface": f".locks/{MANIFEST}"}
+_WHERE: dict[ManifestKind, str] = dict.fromkeys(MANIFEST_KINDS, MANIFEST) | {"huggingface": f".locks/{MANIFEST}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Placement:
 class Manifest:
     """What a view was made of. ``scope`` tells whether everything stored was meant, or what somebody chose."""
 
-    kind: Kind
+    kind: ManifestKind
     scope: Scope
     placements: tuple[Placement, ...] = ()
     links: tuple[Link, ...] = ()
@@ -71,7 +74,7 @@ class Manifest:
         fields.take_version(1)
         kind, scope = fields.take("kind", str), fields.take("scope", str)
         manifest = cls(
-            kind=_one_of(fields, "kind", kind, KINDS),
+            kind=_one_of(fields, "kind", kind, MANIFEST_KINDS),
             scope=_one_of(fields, "scope", scope, SCOPES),
             placements=tuple(_placement(item) for item in fields.take_each("entries")),
             links=tuple(_link(item) for item in fields.take_each("links")),
@@ -157,7 +160,7 @@ def _text(fields: Fields) -> Text:
     return text
 
 
-def manifest_path(root: Path, kind: Kind) -> Path:
+def manifest_path(root: Path, kind: ManifestKind) -> Path:
     return root / _WHERE[kind]
 
 

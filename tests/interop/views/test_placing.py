@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.views.conftest import digest_of
+from tests.interop.shelf import digest_of
 from weightstore.errors import StoreError
 from weightstore.interop.placing import is_blob, place
 from weightstore.store.blobs import OpenBlob, open_verified
@@ -35,20 +35,6 @@ def blob_in(layout: Layout, receipts: Receipts) -> OpenBlob:
 def blob(layout: Layout, receipts: Receipts) -> Iterator[OpenBlob]:
     with blob_in(layout, receipts) as blob:
         yield blob
-
-
-@pytest.fixture
-def with_reflinks(tmp_path: Path) -> Iterator[Path]:
-    """A directory on a small XFS, which has reflinks."""
-    image, place = tmp_path / "image", tmp_path / "xfs"
-    with image.open("wb") as file:
-        file.truncate(320 << 20)
-    subprocess.run(["mkfs.xfs", "-q", "-m", "reflink=1", str(image)], check=True)
-    place.mkdir()
-    if subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=False, capture_output=True).returncode:
-        pytest.skip("root may not mount a file system of its own here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.parametrize("link", ["symlink", "hardlink"])
