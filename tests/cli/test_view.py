@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 
+import pytest
+
 
 def test_a_view_of_everything_is_told_with_how_to_use_it(site, run, tmp_path):
     run("prefetch", "Small_Weights.*", "Other_Weights.C")
@@ -102,6 +104,23 @@ def test_a_blob_that_was_written_through_is_repaired_by_what_is_told(site, run):
     for remedy in result.stderr.partition("To put it right:\n")[2].splitlines():
         run(*remedy.split()[1:])
     run("view", "check", "hub")
+
+
+@pytest.mark.parametrize("command", ["rm -y Small_Weights.A", "gc --max-size 0 --grace 0s --dry-run"])
+def test_removing_blobs_tells_of_the_views_that_lose_names(site, run, tmp_path, command):
+    run("prefetch", "Small_Weights.A")
+    run("view", "torch-hub", "hub", "--link", "symlink")
+    run("view", "torch-hub", "copies", "--link", "copy")
+    result = run(*command.split())
+    assert f"note: 1 name of the view {tmp_path}/hub without a blob" in result.stderr
+    assert "copies" not in result.stderr
+
+
+def test_a_list_of_views_that_cannot_be_read_costs_nothing_but_the_note(site, run):
+    run("prefetch", "Small_Weights.A")
+    run("view", "torch-hub", "hub", "--link", "symlink")
+    (site.state / "views").write_bytes(b"\xff\xfe")
+    assert "without a blob" not in run("rm", "-y", "Small_Weights.A").stderr
 
 
 def test_a_directory_that_is_no_view_cannot_be_checked(site, run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -74,6 +75,7 @@ def command(
     from weightstore.cli.progress import hashing_progress
     from weightstore.interop.adopting.adopt import carry_out, examine
     from weightstore.interop.adopting.caches import find_caches
+    from weightstore.interop.views.places import remember
 
     if hard_link and keep:
         raise click.UsageError("--link makes the files blobs, and --keep leaves them as they are: give one of them.")
@@ -92,10 +94,13 @@ def command(
         items = list(examine(caches, client=client, known=known, on_bytes=on_bytes))
         if not dry_run:
             plan, items = items, []
-            for item in carry_out(plan, client=client, hard_link=hard_link, keep=keep):
-                if stop.is_set():
-                    raise Cancelled
-                items.append(item)
+            with closing(carry_out(plan, client=client, hard_link=hard_link, keep=keep)) as done:
+                for item in done:
+                    items.append(item)
+                    if stop.is_set():
+                        raise Cancelled
+            for cache in caches:
+                remember(client.config.state, cache.root)
     if settings.json:
         settings.print_json(_as_json(items, dry_run=dry_run, keep=keep))
     else:

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
-    from weightstore.interop.placing import Link
     from weightstore.interop.views.build import Built
     from weightstore.interop.views.check import Finding
-    from weightstore.interop.views.directory import Decision
+    from weightstore.interop.views.directory import Decision, Way
     from weightstore.interop.views.layouts import Held, Kind
     from weightstore.interop.views.manifest import Manifest, Scope
     from weightstore.interop.views.plan import ViewPlan
@@ -86,7 +85,7 @@ def _add(kind: Kind) -> None:
         names: tuple[str, ...],
         everything: bool,
         locked: Path | None,
-        link: Link,
+        link: Way,
         dry_run: bool,
     ) -> None:
         if everything and (names or locked):
@@ -110,12 +109,13 @@ def _make(
     *,
     names: tuple[str, ...],
     locked: Path | None,
-    link: Link,
+    link: Way,
     dry_run: bool,
 ) -> None:
     from weightstore.interop.views.build import build, recover
     from weightstore.interop.views.directory import decide
     from weightstore.interop.views.holdings import opener
+    from weightstore.interop.views.places import remember
     from weightstore.interop.views.plan import plan_view
 
     client = settings.client()
@@ -136,6 +136,8 @@ def _make(
     for reason, count in _counted(one.reason for one in plan.passed_over).items():
         settings.note(f"{units.count(count, 'source')} not in this view: {reason}")
     built = None if dry_run else build(decision, open_blob=opener(client), receipts=client.receipts)
+    if built is not None:
+        remember(client.config.state, decision.root)
     if settings.json:
         settings.print_json(_as_json(decision, built))
         return

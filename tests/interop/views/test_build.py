@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from weightstore.interop.views.build import recover
 from weightstore.interop.views.directory import UNFINISHED
 from weightstore.interop.views.exchange import exchange
 from weightstore.interop.views.layouts import MANIFEST
-from weightstore.interop.views.manifest import Manifest, read_manifest
+from weightstore.interop.views.manifest import Manifest, read_manifest, write_manifest
 from weightstore.store.layout import create_layout
 from weightstore.store.owner import place_of, this_process
 from weightstore.store.receipts import identity_of
@@ -399,3 +400,48 @@ def test_a_manifest_that_is_not_as_it_should_be_is_refused(shelf, tmp_path, chan
     path.write_bytes(data.replace(*change))
     with pytest.raises(InvalidRecord):
         shelf.view("torch-hub", tmp_path / "hub")
+
+
+@BESIDE
+def test_a_manifest_that_somebody_changed_removes_nothing_outside_of_the_view(shelf, tmp_path, beside):
+    root, victim = tmp_path / "hub", tmp_path / "home/thesis"
+    victim.parent.mkdir()
+    victim.write_bytes(b"thesis")
+    shelf.put(URL, b"one")
+    built = shelf.view("torch-hub", root, link="hardlink", beside=beside)
+    (root / "way").symlink_to(victim.parent)
+    (placement,) = built.manifest.placements
+    evil = replace(placement, path="way/thesis", inode=victim.stat().st_ino)
+    write_manifest(root, replace(built.manifest, placements=(placement, evil)))
+    shelf.view("torch-hub", root, link="hardlink", beside=beside)
+    assert victim.read_bytes() == b"thesis"
+    assert os.readlink(root / "way") == str(victim.parent)
+
+
+def test_several_processes_may_build_one_view_at_once(shelf, tmp_path):
+    shelf.put(URL, b"one")
+    root = tmp_path / "place" / "hub"
+    code = """
+import sys
+from pathlib import Path
+from tests.interop.shelf import Shelf
+from weightstore.config import Config
+from weightstore.store.layout import open_layout
+home, state, root = map(Path, sys.argv[1:4])
+shelf = Shelf(Config(home=home, state=state), open_layout(home))
+for number in range(10):
+    shelf.view("torch-hub", root)
+    (root / f"hub/checkpoints/{sys.argv[4]}-{number}.pth").write_bytes(b"downloaded")
+"""
+    arguments = [str(shelf.config.home), str(shelf.config.state), str(root)]
+    builders = [
+        subprocess.Popen([sys.executable, "-c", code, *arguments, str(number)], stderr=subprocess.PIPE, text=True)
+        for number in range(3)
+    ]
+    for builder in builders:
+        _, errors = builder.communicate()
+        assert builder.returncode == 0, errors
+    shelf.view("torch-hub", root)
+    assert os.listdir(root.parent) == ["hub"]
+    expected = {"a.pth", *(f"{process}-{number}.pth" for process in range(3) for number in range(10))}
+    assert set(os.listdir(root / "hub/checkpoints")) == expected

@@ -28,7 +28,7 @@ from weightstore.store.receipts import identity_of
 from weightstore.store.refs import read_ref, write_ref
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from weightstore.client import Client
@@ -140,11 +140,13 @@ def _examine(
         return item
     with hit.blob as blob:
         is_blob = (blob.stat.st_dev, blob.stat.st_ino) == (found.st_dev, found.st_ino)
-    is_placed = before is not None and before.digest == digest and before.placed == "reflink"
+    is_placed = before is not None and before.digest == digest and before.placed in {"reflink", "copy"}
     return replace(item, status="present") if is_blob or is_placed else item
 
 
-def carry_out(items: Sequence[Item], *, client: Client, hard_link: bool = False, keep: bool = False) -> Iterator[Item]:
+def carry_out(
+    items: Sequence[Item], *, client: Client, hard_link: bool = False, keep: bool = False
+) -> Generator[Item, None, None]:
     """Adopt what is to be adopted; yield every item as it is then.
 
     Each file is published, recorded, and only then replaced, in one step. A run that is killed goes on where it was.

@@ -9,6 +9,7 @@ mount point, a file system without hard links) each name is replaced in a step o
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from weightstore.errors import InvalidRecord, NoSpace, StoreError
 from weightstore.interop.placing import place
-from weightstore.interop.views.directory import UNFINISHED, Decision, above, left_over, real, survey
+from weightstore.interop.views.directory import UNFINISHED, Decision, above, left_over, real, survey, writing_to
 from weightstore.interop.views.exchange import exchange
 from weightstore.interop.views.layouts import Link, Text
 from weightstore.interop.views.manifest import (
@@ -34,7 +35,7 @@ from weightstore.interop.views.manifest import (
     write_manifest,
 )
 from weightstore.records import Owner
-from weightstore.store.layout import translated, write_record
+from weightstore.store.layout import write_record
 from weightstore.store.owner import is_gone, place_of, this_process
 from weightstore.store.receipts import Receipts, identity_of
 
@@ -95,7 +96,7 @@ def recover(directory: Path) -> None:
             continue
         path = root.parent / name
         owner = Owner(here.host, int(match["pid"]), here.boot, here.pid_namespace)
-        with translated(path), contextlib.suppress(FileNotFoundError):
+        with writing_to(path), contextlib.suppress(FileNotFoundError):
             ours = match["place"] == place_of(here)
             if is_gone(owner) if ours else time.time() - path.stat().st_mtime > _FORGOTTEN_S:
                 _clear_away(path, root)
@@ -144,8 +145,9 @@ def _build_beside(decision: Decision, open_blob: Open, receipts: Receipts) -> Ma
         manifest = _fill(decision, beside, open_blob, receipts)
         os.unlink(beside / UNFINISHED)
         if not root.exists():
-            os.rename(beside, root)
-            return manifest
+            with _unless_made():
+                os.rename(beside, root)
+                return manifest
         if not exchange(beside, root):
             _mark_unfinished(beside)
             raise _CannotBeside
@@ -154,13 +156,23 @@ def _build_beside(decision: Decision, open_blob: Open, receipts: Receipts) -> Ma
         if exists(beside / UNFINISHED):
             shutil.rmtree(beside, ignore_errors=True)
         if isinstance(error, OSError):
-            with translated(root):
+            with writing_to(root):
                 raise
         raise
-    with translated(beside):
+    with writing_to(beside):
         _clear_away(beside, root)
     _note_again(root, decision, receipts)
     return manifest
+
+
+@contextlib.contextmanager
+def _unless_made() -> Iterator[None]:
+    """Pass over that the directory is there and not empty: another process made the view this moment."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            raise
 
 
 def _make_beside(root: Path) -> Path:
@@ -180,7 +192,7 @@ def _make_beside(root: Path) -> Path:
         with contextlib.suppress(OSError):
             shutil.rmtree(beside)
         if not root.exists():
-            with translated(root):
+            with writing_to(root):
                 raise
         raise _CannotBeside from error
     return beside
@@ -292,7 +304,7 @@ def _note_again(root: Path, decision: Decision, receipts: Receipts) -> None:
 
 def _build_in_place(decision: Decision, open_blob: Open, receipts: Receipts) -> Manifest:
     root = decision.root
-    with translated(root):
+    with writing_to(root):
         root.mkdir(parents=True, exist_ok=True)
         ours = _ours(decision)
         for path in (*decision.left_over, *decision.removed):

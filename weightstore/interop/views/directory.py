@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from weightstore.errors import BlobDamaged, StoreError
+from weightstore.errors import BlobDamaged, NoSpace, StoreError
 from weightstore.interop.views.layouts import MANIFEST, Entry, Link, Text
 from weightstore.interop.views.manifest import (
     Manifest,
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from weightstore.digest import Digest
-    from weightstore.interop.placing import Link as Way
     from weightstore.interop.placing import Placed
     from weightstore.interop.views.plan import ViewPlan
     from weightstore.store.receipts import Receipts
+
+Way: TypeAlias = Literal["auto", "reflink", "symlink", "hardlink", "copy"]
 
 UNFINISHED = ".weightstore-unfinished"
 _HALF_PLACED = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.[0-9a-f]{8}\.new")
@@ -115,7 +117,9 @@ def decide(
     if old is not None and old.kind != plan.kind:
         raise StoreError(place=str(root), reason=f"is a {old.kind} view; choose another directory")
     found = survey(root)
-    ours = {piece.path: piece for piece in old.pieces() if is_as_made(root, piece)} if old is not None else {}
+    # What was found by directories alone: of a manifest that somebody changed, no path leads out of the view.
+    known = {piece.path: piece for piece in old.pieces() if piece.path in found.files} if old is not None else {}
+    ours = {path: piece for path, piece in known.items() if is_as_made(root, piece)}
     remnants = left_over(found, plan.paths | {piece.path for piece in (old.pieces() if old is not None else ())})
     foreign = [path for path in found.files if path not in ours and path not in remnants]
     plan, notes = _without_what_is_taken(plan, root, found, foreign)
@@ -161,7 +165,18 @@ def real(directory: Path) -> Path:
 
 
 def _is_of_kind(placed: Placed, link: Way) -> bool:
-    return placed in {"reflink", "symlink"} if link == "auto" else placed == link
+    return link in {"auto", placed}
+
+
+@contextlib.contextmanager
+def writing_to(place: Path) -> Iterator[None]:
+    """Turn the operating system's refusals, while writing to a directory that is no store, into ours."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise NoSpace(place=str(place), needed=None, free=None) from None
+        raise StoreError(place=str(place), reason=f"cannot be written: {error.strerror}") from error
 
 
 def content_is(path: Path, digest: Digest, receipts: Receipts) -> bool:

@@ -43,8 +43,8 @@ def recorded(client: Client, *, note: Callable[[str], None]) -> list[Held]:
 def everything(client: Client, *, note: Callable[[str], None]) -> list[Held]:
     """Return every source of which some layer has a good blob."""
     found = recorded(client, note=note)
-    good = {digest: _has(client, digest) for digest in sorted({one.digest for one in found})}
-    return [one for one in found if good[one.digest]]
+    good = {digest: _size(client, digest) for digest in sorted({one.digest for one in found})}
+    return [one for one in found if good[one.digest] is not None]
 
 
 def chosen(client: Client, wanted: Iterable[Wanted], *, remedy: str = "") -> list[Held]:
@@ -62,20 +62,21 @@ def chosen(client: Client, wanted: Iterable[Wanted], *, remedy: str = "") -> lis
     missing: list[Wanted] = []
     for one in wanted:
         digest = client.obtainer.known_digest(one)
-        if digest is None or not _has(client, digest):
+        size = _size(client, digest) if digest is not None else None
+        if digest is None or size is None:
             missing.append(one)
             continue
-        held += [_of_source(client, source, digest, one) for source in one.sources]
+        held += [_of_source(client, source, Held(source, digest, size), one) for source in one.sources]
     if missing:
         raise _not_present(client, missing, remedy)
     return held
 
 
-def _of_source(client: Client, source: Source, digest: Digest, wanted: Wanted) -> Held:
-    layers = client.obtainer.layers()
-    ref = find_ref(source, layers, pin=wanted.pin, note=lambda _: None)
-    is_recorded = ref is not None and ref.digest == digest
-    held = _held(ref) if ref is not None and is_recorded else Held(source, digest, wanted.exact_size or 0)
+def _of_source(client: Client, source: Source, held: Held, wanted: Wanted) -> Held:
+    """Return what is held of a source, with what a ref recorded of it."""
+    ref = find_ref(source, client.obtainer.layers(), pin=wanted.pin, note=lambda _: None)
+    if ref is not None and ref.digest == held.digest:
+        held = _held(ref)
     file = source.hub_file
     if file is None or file.is_commit or held.commit:
         return held
@@ -110,11 +111,13 @@ def opener(client: Client) -> Callable[[Digest], OpenBlob]:
     return open_blob
 
 
-def _has(client: Client, digest: Digest) -> bool:
+def _size(client: Client, digest: Digest) -> int | None:
+    """Return the size of a blob of which some layer has a good copy, or None."""
     hit = client.obtainer.find(digest)
-    if hit is not None:
-        hit.blob.close()
-    return hit is not None
+    if hit is None:
+        return None
+    with hit.blob as blob:
+        return blob.size
 
 
 def _not_present(client: Client, missing: Sequence[Wanted], remedy: str) -> NotPresent:

@@ -188,7 +188,7 @@ def read_manifest(root: Path) -> Manifest | None:
 def write_manifest(root: Path, manifest: Manifest) -> None:
     path = manifest_path(root, manifest.kind)
     path.parent.mkdir(exist_ok=True)
-    write_record(path, manifest.encode(), mode=0o644)
+    write_record(path, manifest.encode(), mode=0o644, durable=True)
 
 
 def is_manifest(path: str) -> bool:
