@@ -80,7 +80,7 @@ def command(
     if hard_link and keep:
         raise click.UsageError("--link makes the files blobs, and --keep leaves them as they are: give one of them.")
     client = settings.client(offline=True)
-    caches = list(dict.fromkeys(cache for directory in directories for cache in find_caches(directory)))
+    caches = [cache for directory in directories for cache in find_caches(directory)]
     _refuse_stores(client, [cache.root for cache in caches])
     known = _known(client, settings, locked)
     total = sum(one.size for cache in caches for one in cache.candidates if not one.problem)

@@ -12,7 +12,7 @@ from weightstore.cli.options import LocalPath, WeightsName, group_with_example, 
 from weightstore.errors import IntegrityError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from weightstore.cli.settings import Settings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from weightstore.interop.views.build import Built
     from weightstore.interop.views.check import Finding
     from weightstore.interop.views.directory import Decision, Way
-    from weightstore.interop.views.layouts import Held, Kind
+    from weightstore.interop.views.layouts import Held, Kind, PassedOver
     from weightstore.interop.views.manifest import Manifest, Scope
     from weightstore.interop.views.plan import ViewPlan
 
@@ -133,8 +133,8 @@ def _make(
     )
     for note in decision.notes:
         settings.note(note)
-    for reason, count in _counted(one.reason for one in plan.passed_over).items():
-        settings.note(f"{units.count(count, 'source')} not in this view: {reason}")
+    for note in _passed_over(plan.passed_over):
+        settings.note(note)
     built = None if dry_run else build(decision, open_blob=opener(client), receipts=client.receipts)
     if built is not None:
         remember(client.config.state, decision.root)
@@ -165,11 +165,14 @@ def _held(
     return held, "chosen"
 
 
-def _counted(reasons: Iterable[str]) -> Mapping[str, int]:
-    counts: dict[str, int] = {}
-    for reason in reasons:
-        counts[reason] = counts.get(reason, 0) + 1
-    return counts
+def _passed_over(passed_over: Iterable[PassedOver]) -> Iterator[str]:
+    """Yield what is not in the view, by reason, each with an example."""
+    by_reason: dict[str, list[PassedOver]] = {}
+    for one in passed_over:
+        by_reason.setdefault(one.reason, []).append(one)
+    for reason, ones in by_reason.items():
+        more = f", and {len(ones) - 1} more" if len(ones) > 1 else ""
+        yield f"not in this view: {ones[0].source}{more}: {reason}"
 
 
 def environment(kind: Kind, root: Path) -> dict[str, str]:

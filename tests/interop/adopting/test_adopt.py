@@ -177,6 +177,11 @@ def test_facenets_directory_and_plain_directories_are_found(shelf, tmp_path):
     assert manifest.kind == "files"
 
 
+def test_directories_that_are_named_twice_are_adopted_once(shelf, home):
+    done = list(carry_out(look(shelf, home, home, home / "hub/checkpoints"), client=shelf.client))
+    assert sorted(item.status for item in done) == ["adopted", "unknown", "wrong"]
+
+
 def test_a_directory_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(StoreError, match="no such directory"):
         find_caches(tmp_path / "absent")

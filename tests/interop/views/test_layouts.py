@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -11,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.interop.shelf import NOON, digest_of
+from tests.interop.shelf import digest_of
 from weightstore.errors import InvalidInput, InvalidSource
+from weightstore.hub import is_commit
 from weightstore.interop.views.layouts import KINDS, Entry, Held, Link, Text, is_inside
 from weightstore.interop.views.plan import plan_view
 from weightstore.source import Source
@@ -97,13 +97,17 @@ def test_a_hub_file_of_an_unknown_commit_is_passed_over():
     assert "which commit main meant" in plan.passed_over[0].reason
 
 
-def test_a_branch_that_moved_means_the_commit_that_was_seen_last():
-    earlier = held("hf://org/m@main/a.bin", b"a", commit=OTHER, seen_at=NOON)
-    later = held("hf://org/m@main/b.bin", b"b", commit=COMMIT, seen_at=NOON + timedelta(hours=1))
+def test_files_of_a_branch_that_moved_are_together_in_a_snapshot_of_their_own():
+    earlier = held("hf://org/m@main/a.bin", b"a", commit=OTHER)
+    later = held("hf://org/m@main/b.bin", b"b", commit=COMMIT)
     plan = plan_view("huggingface", [later, earlier])
-    assert plan.texts == (Text("models--org--m/refs/main", COMMIT),)
-    assert {link.path.split("/")[2] for link in plan.links} == {COMMIT, OTHER}
-    assert [one.source for one in plan.passed_over] == [earlier.source]
+    (branch,) = plan.texts
+    assert branch.text not in {COMMIT, OTHER}
+    assert is_commit(branch.text), "clients expect one"
+    places = {tuple(link.path.split("/")[2:]) for link in plan.links}
+    mixed = {(branch.text, "a.bin"), (branch.text, "b.bin")}
+    assert places == {(OTHER, "a.bin"), (COMMIT, "b.bin"), *mixed}, "no commit has what it was not seen to have"
+    assert plan.passed_over == ()
 
 
 def test_two_sources_with_one_name_and_other_content_are_refused_and_all_are_named():

@@ -118,6 +118,23 @@ print(open({call}).read(), end="")
     assert offline(code, HF_HUB_CACHE=hub_view, HF_HUB_OFFLINE="1") == content
 
 
+def test_huggingface_hub_finds_all_files_of_a_branch_that_moved_between_downloads(shelf, offline, tmp_path):
+    shelf.put("hf://org/m@main/a.bin", b"a", commit="a" * 40)
+    shelf.put("hf://org/m@main/b.bin", b"b", commit="b" * 40)
+    shelf.view("huggingface", tmp_path / "hf")
+    code = f"""
+from huggingface_hub import hf_hub_download, scan_cache_dir
+print(open(hf_hub_download("org/m", "a.bin")).read(), open(hf_hub_download("org/m", "b.bin")).read())
+print(scan_cache_dir({str(tmp_path / "hf")!r}).warnings)
+try:
+    hf_hub_download("org/m", "a.bin", revision={"b" * 40!r})
+except Exception as error:
+    print(type(error).__name__)
+"""
+    printed = offline(code, HF_HUB_CACHE=tmp_path / "hf", HF_HUB_OFFLINE="1")
+    assert printed.splitlines() == ["a b", "[]", "LocalEntryNotFoundError"]
+
+
 def test_huggingface_hub_counts_a_view_without_a_warning(hub_view, offline):
     code = f"""
 from huggingface_hub import scan_cache_dir

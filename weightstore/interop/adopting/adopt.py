@@ -74,10 +74,15 @@ class Item:
 def examine(
     caches: Iterable[Cache], *, client: Client, known: Known, on_bytes: Callable[[int], None]
 ) -> Iterator[Item]:
-    """Yield every file of the caches with what is to be done with it. Changes nothing but receipts."""
+    """Yield every file of the caches, once, with what is to be done with it. Changes nothing but receipts."""
+    seen: set[Path] = set()
     for cache in caches:
         before = _placements(cache.root)
         for candidate in cache.candidates:
+            path = cache.root / candidate.path
+            if path in seen:
+                continue  # of a directory that was named twice, or within another
+            seen.add(path)
             item = _led_to_store(cache, candidate, client)
             if item is None and candidate.problem:
                 item = Item(cache, candidate, "skipped", candidate.problem)
@@ -164,7 +169,7 @@ def carry_out(
         done: list[Item] = []
         try:
             for item in items:
-                if item.cache == cache:
+                if item.cache is cache:
                     done.append(_carry_out(item, client, hard_link=hard_link, keep=keep))
                     yield done[-1]
         finally:

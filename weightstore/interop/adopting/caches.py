@@ -59,9 +59,9 @@ class Candidate:
         return self.found.st_size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cache:
-    """A directory of one layout, and what may be adopted of it."""
+    """A directory of one layout as it was found once, and what may be adopted of it."""
 
     root: Path
     kind: ManifestKind

@@ -87,7 +87,7 @@ def _of_source(client: Client, source: Source, held: Held, wanted: Wanted) -> He
 
 
 def _held(ref: Ref) -> Held:
-    return Held(ref.source, ref.digest, ref.size, ref.commit, ref.etag, ref.seen_at)
+    return Held(ref.source, ref.digest, ref.size, ref.commit, ref.etag)
 
 
 def _pin_of(source: Source, client: Client) -> Pin:

@@ -11,9 +11,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlparse
 
@@ -34,7 +34,6 @@ _LONGEST_NAME = 255
 _LONGEST_PATH = 3000
 # iopath's own limit; beyond it the name contains a random number.
 _IOPATH_LONGEST = 250
-_LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,6 @@ class Held:
     size: int
     commit: str = ""
     etag: str = ""
-    seen_at: datetime = _LONG_AGO
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,40 +142,40 @@ def _fvcore(held: Iterable[Held]) -> Iterator[Piece]:
 
 
 def _no_url(one: Held) -> PassedOver:
-    where = "is on the Hub: see the view huggingface" if one.source.scheme == "hf" else "is no http(s) URL"
+    where = (
+        "it is on the Hub; see weightstore view huggingface" if one.source.scheme == "hf" else "it is no http(s) URL"
+    )
     return PassedOver(one.source, where)
 
 
 def _huggingface(held: Iterable[Held]) -> Iterator[Piece]:
     files = [(one, file) for one in held if (file := one.source.hub_file) is not None]
-    yield from (PassedOver(one.source, "is not on the Hub") for one in held if one.source.hub_file is None)
+    yield from (PassedOver(one.source, "it is not on the Hub") for one in held if one.source.hub_file is None)
     names = _blob_names(files)
-    newest = _newest(files)
+    snapshots = _snapshots(files)
     for one, file in files:
-        commit = file.revision if file.is_commit else one.commit
+        commit = _commit(one, file)
         folder = "models--" + file.repo.replace("/", "--")
-        pointer = f"{folder}/snapshots/{commit}/{file.file}"
         branch = f"{folder}/refs/{file.revision}"
         if not is_commit(commit):
-            yield PassedOver(one.source, f"which commit {file.revision} meant is not recorded; prefetch it again")
+            yield PassedOver(one.source, f"which commit {file.revision} meant is not recorded; fetch it again")
             continue
-        if not is_inside(pointer) or not (file.is_commit or is_inside(branch)):
+        if not is_inside(f"{folder}/snapshots/{commit}/{file.file}") or not (file.is_commit or is_inside(branch)):
             yield PassedOver(one.source, "its name is too long for a file name")
             continue
         name = names[file.repo, one.digest]
         yield Entry(f"{folder}/blobs/{name}", one.digest, one.size, one.source)
         up = "../" * (2 + file.file.count("/"))
-        yield Link(pointer, f"{up}blobs/{name}", one.digest, one.source)
-        if file.is_commit:
-            continue
-        if newest[file.repo, file.revision] == commit:
-            yield Text(branch, commit)
-        else:
-            yield PassedOver(
-                one.source,
-                f"was seen at an earlier commit of {file.revision} than other files of it, and is found by that commit "
-                "only; prefetch it again",
-            )
+        snapshot = commit if file.is_commit else snapshots[file.repo, file.revision]
+        for directory in dict.fromkeys((commit, snapshot)):
+            path = f"{folder}/snapshots/{directory}/{file.file}"
+            yield Link(path, f"{up}blobs/{name}", one.digest, one.source)
+        if not file.is_commit:
+            yield Text(branch, snapshot)
+
+
+def _commit(one: Held, file: HubFile) -> str:
+    return file.revision if file.is_commit else one.commit
 
 
 def _blob_names(files: Iterable[tuple[Held, HubFile]]) -> Mapping[tuple[str, Digest], str]:
@@ -192,10 +190,22 @@ def _blob_names(files: Iterable[tuple[Held, HubFile]]) -> Mapping[tuple[str, Dig
     return names
 
 
-def _newest(files: Iterable[tuple[Held, HubFile]]) -> Mapping[tuple[str, str], str]:
-    """Return the commit that each branch meant when it was last seen: a branch's ref can hold one only."""
-    dated = sorted(files, key=lambda item: (item[0].seen_at, item[0].commit))
-    return {(file.repo, file.revision): one.commit for one, file in dated if is_commit(one.commit)}
+def _snapshots(files: Iterable[tuple[Held, HubFile]]) -> Mapping[tuple[str, str], str]:
+    """Return the snapshot that each branch or tag means: that of its commit.
+
+    Files of a branch that were seen at different commits are together in a snapshot of their own: each as the store has
+    it of that branch. It has a commit's form, as clients expect, and is none: what a real commit has is not made up.
+    """
+    seen: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
+    for one, file in files:
+        if not file.is_commit and is_commit(one.commit):
+            seen.setdefault((file.repo, file.revision), []).append((file.file, str(one.digest), one.commit))
+    snapshots = {}
+    for branch, facts in seen.items():
+        commits = {commit for _, _, commit in facts}
+        mixed = hashlib.sha1(repr((branch, sorted(facts))).encode(), usedforsecurity=False).hexdigest()
+        snapshots[branch] = commits.pop() if len(commits) == 1 else mixed
+    return snapshots
 
 
 _LAYOUTS: Mapping[Kind, Callable[[list[Held]], Iterator[Piece]]] = {
