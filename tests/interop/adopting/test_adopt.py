@@ -349,6 +349,44 @@ print(found.warnings, [(repo.repo_id, repo.nb_files) for repo in found.repos])
     assert statuses(shelf, home / "hub") == {}
 
 
+@pytest.mark.parametrize("options", [{}, {"hard_link": True}])
+def test_what_repositories_share_in_the_hubs_cache_is_adopted_once(shelf, tmp_path, offline, options):
+    # As huggingface_hub lays it out for files that come by Xet, which no server of ours speaks.
+    root, commit, xet = tmp_path / "hub", "a" * 40, "ab" * 32
+    payload = root / "blobs/ab" / xet
+    payload.parent.mkdir(parents=True)
+    payload.write_bytes(GOOD)
+    payload.chmod(0o444)
+    (root / "blobs/.huggingface-shared-blobs").write_text("1\n")
+    etag = digest_of(GOOD).hex
+    for repo in ("one", "two"):
+        place = root / f"models--org--{repo}"
+        for folder in ("blobs", "refs", f"snapshots/{commit}"):
+            (place / folder).mkdir(parents=True)
+        (place / "blobs" / etag).symlink_to(f"../../blobs/ab/{xet}")
+        (place / "refs/main").write_text(commit)
+        (place / f"snapshots/{commit}/w.bin").symlink_to(f"../../blobs/{etag}")
+    (item,) = adopt(shelf, root, **options).values()
+    assert item.status == "adopted"
+    for repo in ("one", "two"):
+        ref = read_ref(shelf.layout, Source(f"hf://org/{repo}@main/w.bin"))
+        assert ref is not None
+        assert (ref.digest, ref.commit) == (digest_of(GOOD), commit)
+    assert payload.samefile(shelf.layout.blob(digest_of(GOOD)))
+    assert [one.status for one in look(shelf, root)] == ["present"]
+    code = """
+from huggingface_hub import hf_hub_download, scan_cache_dir
+for repo in ("org/one", "org/two"):
+    print(len(open(hf_hub_download(repo, "w.bin")).read()))
+print(scan_cache_dir().warnings)
+"""
+    printed = offline(code, HF_HUB_CACHE=root, HF_HUB_OFFLINE="1")
+    assert printed.splitlines() == [str(len(GOOD)), str(len(GOOD)), "[]"]
+    shelf.view("huggingface", root)
+    assert offline(code, HF_HUB_CACHE=root, HF_HUB_OFFLINE="1") == printed
+    assert {one.status for one in look(shelf, root)} == {"present"}
+
+
 def test_a_view_of_the_hub_over_an_adopted_cache_keeps_all_of_it(shelf, hub_cache, offline):
     home, _ = hub_cache
     adopt(shelf, home)

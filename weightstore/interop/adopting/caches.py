@@ -1,6 +1,6 @@
 """What lies in other libraries' caches, and what their own metadata says of it. Only looks; nothing is believed yet.
 
-No symbolic link is followed: what is adopted are regular files in real directories below the one that was named.
+No symbolic link leads out: what is adopted are regular files in real directories below the one that was named.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _REPOSITORY = re.compile(r"models--(.+)")
 _BLOB = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
+_SHARED = re.compile(r"[0-9a-f]{64}")
 # What a file in a directory of nobody's layout must look like to be taken for a checkpoint.
 _CHECKPOINT = re.compile(r".+\.(pth|pt|bin|ckpt|pkl|safetensors|onnx|npz|h5|msgpack|tar|th|t7)", re.IGNORECASE)
 
@@ -141,7 +142,17 @@ def _problem(path: str, found: os.stat_result) -> str:
     return "" if is_inside(path) else "its name cannot be recorded"
 
 
-def _in_hub_cache(root: Path) -> Iterator[Candidate]:
+def _in_hub_cache(root: Path) -> list[Candidate]:
+    """Return the blobs of all repositories of models. One that several share has the names that it has in each."""
+    found: dict[str, Candidate] = {}
+    for candidate in _in_repositories(root):
+        known = found.setdefault(candidate.path, candidate)
+        if known is not candidate and known.etag == candidate.etag:
+            found[candidate.path] = replace(known, hub_names=known.hub_names + candidate.hub_names)
+    return list(found.values())
+
+
+def _in_repositories(root: Path) -> Iterator[Candidate]:
     for repository in _directories(root):
         match = _REPOSITORY.fullmatch(repository.name)
         if match is None or not _is_directory(root, f"{repository.name}/blobs"):
@@ -153,7 +164,23 @@ def _in_hub_cache(root: Path) -> Iterator[Candidate]:
                 continue  # what is still being downloaded
             known = tuple(names.get(etag, ()))
             label = known[-1].source.display if known else candidate.path
-            yield Candidate(candidate.path, label, candidate.found, etag, known, candidate.problem)
+            shared = _shared(root, candidate) if stat.S_ISLNK(candidate.found.st_mode) else None
+            yield replace(shared or candidate, name=label, etag=etag, hub_names=known)
+
+
+def _shared(root: Path, candidate: Candidate) -> Candidate | None:
+    """Return the file that a repository's blob leads to, where huggingface_hub keeps what repositories share.
+
+    That is ``blobs/<2 digits>/<Xet's name>`` in the cache, since huggingface_hub 2.
+    """
+    with contextlib.suppress(OSError):
+        target = os.path.normpath((root / candidate.path).parent / os.readlink(root / candidate.path))
+        name = os.path.basename(target)
+        folder = f"blobs/{name[:2]}"
+        if _SHARED.fullmatch(name) and target == str(root / folder / name) and _is_directory(root, folder):
+            found = os.lstat(target)
+            return Candidate(f"{folder}/{name}", name, found, problem=_problem(f"{folder}/{name}", found))
+    return None
 
 
 def _hub_names(repository: Path, repo: str) -> dict[str, list[HubName]]:
