@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,6 @@ def test_what_is_verified_enters_the_store_and_the_rest_stays(shelf, home):
     blob = shelf.layout.blob(digest_of(GOOD))
     assert blob.read_bytes() == GOOD
     assert stat.S_IMODE(blob.stat().st_mode) == 0o444
-    file = home / "hub/checkpoints" / NAME
-    assert os.readlink(file) == str(blob) or file.read_bytes() == GOOD
     after = tree(home)
     assert {name for name in after if after[name] == before.get(name)} == set(before) - {f"hub/checkpoints/{NAME}"}
     assert list(shelf.layout.tmp.iterdir()) == []
@@ -117,10 +116,12 @@ def test_what_the_store_has_already_is_only_replaced(shelf, home, options):
     done = adopt(shelf, home, **options)
     assert done[f"hub/checkpoints/{NAME}"].freed == len(GOOD)
     assert blob.stat().st_ino == inode
-    assert (home / "hub/checkpoints" / NAME).stat().st_ino == inode
+    file = home / "hub/checkpoints" / NAME
+    assert file.read_bytes() == GOOD
     manifest = read_manifest(home)
     assert manifest is not None
     assert manifest.placements[0].source == Source("https://h.example/good.pth")
+    assert manifest.placements[0].placed == "reflink" or file.samefile(blob)
 
 
 def test_the_garbage_collector_keeps_what_has_no_known_source(shelf, home):
@@ -175,6 +176,21 @@ def test_facenets_directory_and_plain_directories_are_found(shelf, tmp_path):
     manifest = read_manifest(tmp_path / "mine")
     assert manifest is not None
     assert manifest.kind == "files"
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="needs another file system")
+def test_a_cache_on_another_disk_is_copied_and_cannot_be_hard_linked(shelf):
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        file = Path(name) / NAME
+        file.write_bytes(GOOD)
+        (left,) = adopt(shelf, Path(name), hard_link=True).values()
+        assert left.status == "left"
+        assert "no hard link from there into the store is possible" in left.detail
+        assert list(shelf.layout.tmp.iterdir()) == []
+        assert (file.read_bytes(), file.is_symlink()) == (GOOD, False)
+        (done,) = adopt(shelf, Path(name)).values()
+        assert done.status == "adopted"
+        assert os.readlink(file) == str(shelf.layout.blob(digest_of(GOOD)))
 
 
 def test_directories_that_are_named_twice_are_adopted_once(shelf, home):
@@ -372,7 +388,7 @@ def test_what_repositories_share_in_the_hubs_cache_is_adopted_once(shelf, tmp_pa
         ref = read_ref(shelf.layout, Source(f"hf://org/{repo}@main/w.bin"))
         assert ref is not None
         assert (ref.digest, ref.commit) == (digest_of(GOOD), commit)
-    assert payload.samefile(shelf.layout.blob(digest_of(GOOD)))
+    assert payload.read_bytes() == GOOD
     assert [one.status for one in look(shelf, root)] == ["present"]
     code = """
 from huggingface_hub import hf_hub_download, scan_cache_dir
