@@ -39,6 +39,8 @@ COMMANDS = {
     "search": ["search", "acc@1>80 size<100MB task=classification"],
     "show": ["show", "vit_b_16"],
     "ls": ["ls"],
+    "view": ["view", "torch-hub", "hub"],
+    "adopt": ["adopt", "."],
     "why": ["why", "resnet50"],
     "verify": ["verify", "--repair"],
     "gc": ["gc"],

@@ -53,6 +53,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "gc": "Remove what nothing names any more.",
         "rm": "Remove weights from the store.",
     },
+    "Other libraries": {
+        "view": "Show the store to other libraries, in their layout.",
+        "adopt": "Bring the caches of other libraries into the store.",
+    },
     "Set up": {
         "init": "Create a store, alone or for a group.",
         "doctor": "Check the store, layers, mirrors and network.",

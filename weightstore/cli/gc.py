@@ -11,7 +11,7 @@ from weightstore.cli.options import Bytes, LocalPath, Seconds, command_with_exam
 from weightstore.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from weightstore.cli.settings import Settings
@@ -70,11 +70,21 @@ def command(settings: Settings, *, dry_run: bool, grace: float, max_size: int | 
         settings.print_json(_as_json(outcomes, dry_run=dry_run))
     else:
         _print(outcomes, settings, dry_run=dry_run)
+    blobs = [one.removal.file.path for one in outcomes if one.removal.file.kind == "blob" and not one.problem]
+    note_names_lost(settings, client.config.state, blobs)
     left = inventory.blob_bytes - sum(one.removal.file.size for one in outcomes if one.removal.file.kind == "blob")
     if max_size is not None and left > max_size:
         settings.say(f"note: {units.size(left)} remain: what is in use, locked or within the grace period stays")
     if any(outcome.problem for outcome in outcomes):
         click.get_current_context().exit(StoreError.exit_code)
+
+
+def note_names_lost(settings: Settings, state: Path, blobs: Collection[Path]) -> None:
+    """Tell of views whose names lead to blobs that are, or would be, removed."""
+    from weightstore.interop.views.places import names_lost
+
+    for root, count in names_lost(state, blobs).items():
+        settings.note(f"{units.count(count, 'name')} of the view {root} without a blob: weightstore view check {root}")
 
 
 def _locked(path: Path) -> frozenset[Digest]:

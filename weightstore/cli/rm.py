@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weightstore.cli import units
+from weightstore.cli.gc import note_names_lost
 from weightstore.cli.options import WeightsName, command_with_example, shared_options
 from weightstore.errors import InvalidInput, NotPresent, StoreError, WeightStoreError
 from weightstore.source import is_source, parse_source
@@ -85,6 +86,8 @@ def command(settings: Settings, *, names: tuple[str, ...], yes: bool, forget: bo
     for target in targets.values():
         removed.append(_remove(target, client, layout, forget=forget))
         settings.say(_told(removed[-1]))
+    blobs = [target.file.path for target in targets.values() if target.file]
+    note_names_lost(settings, client.config.state, blobs)
     if settings.json:
         settings.print_json({"removed": removed})
 

@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from weightstore.errors import InvalidRecord
+from weightstore.errors import InvalidRecord, StoreError
 from weightstore.records import Journal, Owner
 from weightstore.store.blobs import BLOCK, Hasher, hash_descriptor
 from weightstore.store.layout import read_limited, translated, write_record
@@ -88,6 +88,25 @@ class Part:
                 os.close(fd)
                 raise
         return cls(layout, key, path, fd)
+
+    @classmethod
+    def of_file(cls, layout: Layout, key: str, path: Path) -> Self:
+        """Return an existing file as a part, by a hard link: it is not copied, and keeps its own name as well.
+
+        Raises:
+            StoreError: the file system has no hard link from there to the store, or the file is somebody else's.
+        """
+        own = _own_name(layout, key)
+        try:
+            os.link(path, own, follow_symlinks=False)
+            fd = os.open(own, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(own)
+            raise StoreError(
+                place=str(path), reason=f"no hard link from there into the store is possible ({error.strerror})"
+            ) from None
+        return cls(layout, key, own, fd)
 
     @property
     def journal_path(self) -> Path:
