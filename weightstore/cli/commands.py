@@ -44,18 +44,16 @@ SECTIONS: dict[str, dict[str, str]] = {
         "ls": "List what is stored.",
         "why": "Explain where a name leads.",
     },
-    "Use weights": {
+    "Other libraries": {
         "run": "Run a program whose libraries use the store.",
         "autoload": "The same for a whole Python environment.",
+        "view": "Show the store to other libraries, in their layout.",
+        "adopt": "Bring the caches of other libraries into the store.",
     },
     "Look after the store": {
         "verify": "Hash every blob again, and repair.",
         "gc": "Remove what nothing names any more.",
         "rm": "Remove weights from the store.",
-    },
-    "Other libraries": {
-        "view": "Show the store to other libraries, in their layout.",
-        "adopt": "Bring the caches of other libraries into the store.",
     },
     "Set up": {
         "init": "Create a store, alone or for a group.",
