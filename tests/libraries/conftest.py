@@ -1,0 +1,39 @@
+"""Tests with libraries that are installed for them alone, and which programs with weights are laid out for."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.libraries.programs import Program
+from tests.libraries.shelf import Shelf
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs ``make libraries``, unless it is asked for by its marker."""
+    if "libraries" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("libraries")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+Fill = Callable[[Program], Shelf]
+
+
+@pytest.fixture
+def fill(tmp_path: Path) -> Iterator[Fill]:
+    """Make a store with a program's checkpoints; they are some GB and go when the test ends."""
+
+    def fill(program: Program) -> Shelf:
+        shelf = Shelf(tmp_path)
+        shelf.fill(program)
+        return shelf
+
+    yield fill
+    for entry in tmp_path.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

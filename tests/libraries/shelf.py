@@ -1,0 +1,171 @@
+"""A store filled with the checkpoints of one program, its lockfile, and the ways by which a program comes to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tests.libraries.inside import MARK
+from tests.libraries.making import Made, read_listing
+from tests.libraries.programs import Program
+from weightstore.catalog.lockfile import Locked, Lockfile
+from weightstore.digest import Digest
+from weightstore.records import Ref
+from weightstore.source import Source
+from weightstore.store.layout import Layout, create_layout
+from weightstore.store.parts import Part
+from weightstore.store.publish import publish
+from weightstore.store.receipts import Receipts
+from weightstore.store.refs import write_ref
+
+ROOT = Path(__file__).parents[2]
+_CHUNK = 8 << 20
+
+
+@dataclass(slots=True)
+class Shelf:
+    """A store with a lockfile.
+
+    The names of many real checkpoints carry the first digits of their digests, which no random content has. What a
+    lockfile says in full counts over digits in a name, so it is the lockfile that leads from the real source here.
+    """
+
+    directory: Path
+    made: list[Made] = field(default_factory=list)
+    entries: list[Locked] = field(default_factory=list)
+
+    @property
+    def layout(self) -> Layout:
+        return create_layout(self.directory / "store")
+
+    @property
+    def lockfile(self) -> Path:
+        return self.directory / "weights.lock"
+
+    def fill(self, program: Program) -> None:
+        """Make a program's checkpoints, publish them, and lock them."""
+        workbench = self.directory / "made"
+        workbench.mkdir()
+        _run(
+            [sys.executable, "-W", "ignore", "-m", "tests.libraries.making", program.name, str(workbench)],
+            self.environment(),
+        )
+        for made in read_listing(workbench):
+            self._put(made, workbench / made.file, asked_by=program.name)
+        shutil.rmtree(workbench)
+        Lockfile(tuple(self.entries)).write(self.lockfile)
+
+    def _put(self, made: Made, file: Path, *, asked_by: str) -> None:
+        source = Source(made.source)
+        digest, size = self._publish(file)
+        etag = "" if source.hub_file is None else _etag(file, digest)
+        write_ref(self.layout, Ref(source, digest, size, datetime.now(UTC), commit=made.commit, etag=etag))
+        self.made.append(made)
+        self.entries.append(Locked(source.display, source, digest, size, asked_by=asked_by, commit=made.commit))
+
+    def _publish(self, file: Path) -> tuple[Digest, int]:
+        content = hashlib.sha256()
+        part = Part.create(self.layout, f"source-{file.stem:0>64}")
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                content.update(chunk)
+                os.write(part.fd, chunk)
+        digest = Digest(content.hexdigest())
+        size = file.stat().st_size
+        publish(part, digest, size=size, receipts=Receipts(self.directory / "state"))
+        return digest, size
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a process that has nothing of this machine's user but the programs."""
+        home = self.directory / "home"
+        home.mkdir(exist_ok=True)
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "PYTHONPATH": str(ROOT),
+            "WEIGHTSTORE_HOME": str(self.directory / "store"),
+            "WEIGHTSTORE_STATE": str(self.directory / "state"),
+            "MPLCONFIGDIR": str(home),
+            # What is not found is to be missed at once, and not after five attempts.
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+
+
+def _etag(file: Path, digest: Digest) -> str:
+    """Return what the Hub calls a file: Git's object id of a small text, the SHA-256 of weights."""
+    if file.stat().st_size > 100_000:
+        return digest.hex
+    data = file.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a program is started: what stands before ``python program.py``, and its environment."""
+
+    prefix: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+def by_hook(shelf: Shelf) -> Way:
+    """Return the way through ``weightstore run``, with caches that are empty."""
+    caches = shelf.directory / "caches"
+    return Way(
+        (sys.executable, "-m", "weightstore", "run", "--offline", "--locked", str(shelf.lockfile), "--"),
+        {
+            **shelf.environment(),
+            "TORCH_HOME": str(caches / "torch"),
+            "HF_HOME": str(caches / "huggingface"),
+            "FVCORE_CACHE": str(caches / "fvcore"),
+        },
+    )
+
+
+def by_view(shelf: Shelf) -> Way:
+    """Return the way of a program that knows nothing: its libraries' caches are views, made before it starts."""
+    views = {kind: shelf.directory / "views" / kind for kind in ("torch-hub", "huggingface", "fvcore")}
+    for kind, directory in views.items():
+        directory.parent.mkdir(exist_ok=True)
+        _run(
+            [sys.executable, "-m", "weightstore", "view", kind, str(directory), "--locked", str(shelf.lockfile)],
+            shelf.environment(),
+        )
+    return Way(
+        (),
+        {
+            **shelf.environment(),
+            "TORCH_HOME": str(views["torch-hub"]),
+            "HF_HUB_CACHE": str(views["huggingface"]),
+            "HF_HUB_OFFLINE": "1",
+            "FVCORE_CACHE": str(views["fvcore"]),
+        },
+    )
+
+
+def loaded_by(program: Program, way: Way, directory: Path) -> dict[str, str]:
+    """Run a program to its end and return the digests of what it has loaded, by the tensors' names."""
+    script = directory / "program.py"
+    script.write_text(
+        "from tests.libraries.inside import close_network, tell\n"
+        "close_network()\n"
+        f"{program.use}\n"
+        f"tell({program.look})\n"
+    )
+    printed = _run([*way.prefix, sys.executable, "-W", "ignore", str(script)], way.environment)
+    (line,) = [line for line in printed.splitlines() if line.startswith(MARK)]
+    found: dict[str, str] = json.loads(line.removeprefix(MARK))
+    return found
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
