@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weightstore.digest import Digest, Pin
     from weightstore.errors import WeightStoreError
     from weightstore.formats.checkpoint import Checkpoint, TensorInfo
+    from weightstore.interop.hook.switch import disable, enable, enabled
     from weightstore.loading.model import get_model
     from weightstore.loading.state_dict import load_state_dict
     from weightstore.shortcuts import open, path, prefetch  # noqa: A004 - weightstore.open, like io.open
@@ -65,6 +66,9 @@ _HOMES = {
     "WeightStoreError": "errors",
     "Weights": "weights.entry",
     "WeightsEnum": "weights.enum",
+    "disable": "interop.hook.switch",
+    "enable": "interop.hook.switch",
+    "enabled": "interop.hook.switch",
     "extend": "weights.enum",
     "get_model": "loading.model",
     "get_model_builder": "weights.names",
@@ -105,6 +109,9 @@ __all__ = [
     "Weights",
     "WeightsEnum",
     "__version__",
+    "disable",
+    "enable",
+    "enabled",
     "extend",
     "get_model",
     "get_model_builder",

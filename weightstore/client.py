@@ -105,7 +105,7 @@ class Client:
                 passed over, a layer that is missing. By default they go to the ``weightstore`` logger as warnings.
         """
         self.config = config or Config.load()
-        self._note = _once(note or _warn)
+        self.note = self._note = _once(note or _warn)
         self.catalogs = Catalogs(self.config.catalogs, note=self._note)
         self.receipts = Receipts(self.config.state)
         self.vouched = Vouched(self.config.state)

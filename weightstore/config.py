@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Trust = Literal["first-use", "pinned"]
 Step = Literal["layers", "mirrors", "origin"]
+Link = Literal["auto", "reflink", "symlink", "hardlink", "copy"]
+LINKS: tuple[Link, ...] = ("auto", "reflink", "symlink", "hardlink", "copy")
 STEPS: tuple[Step, ...] = ("layers", "mirrors", "origin")
 CONFIG_LIMIT = 1 << 20
 
@@ -75,6 +77,9 @@ class Config:
         stall_s: a part that has not grown for so long has lost its owner.
         max_size: refuse larger files; None for no limit.
         catalogs: files of further catalogs.
+        locked: lockfiles whose digests count when other libraries ask for the sources that they name.
+        link: how blobs appear where other libraries look for them; ``auto`` is a reflink where the file system can,
+            else a symbolic link.
         ca_bundle: certificates to trust instead of the usual ones; REQUESTS_CA_BUNDLE and SSL_CERT_FILE mean the same.
     """
 
@@ -95,6 +100,8 @@ class Config:
     stall_s: float = 60.0
     max_size: int | None = None
     catalogs: tuple[Path, ...] = ()
+    locked: tuple[Path, ...] = ()
+    link: Link = "auto"
     ca_bundle: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
@@ -156,7 +163,7 @@ def variable_of(name: str) -> str:
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables named like ours that mean nothing, each with the nearest that does, or an empty string."""
-    known = {variable_of(name) for name in SETTINGS} | {"WEIGHTSTORE_CONFIG"}
+    known = {variable_of(name) for name in SETTINGS} | {"WEIGHTSTORE_CONFIG", "WEIGHTSTORE_HOOK", "WEIGHTSTORE_SPOOL"}
     unknown = [
         name
         for name in sorted(environ)
@@ -300,6 +307,13 @@ def _trust(value: object) -> Trust:
     raise InvalidConfig(f'"first-use" or "pinned", not {value!r}')
 
 
+def _link(value: object) -> Link:
+    for link in LINKS:
+        if value == link:
+            return link
+    raise InvalidConfig(f"one of {', '.join(LINKS)}, not {value!r}")
+
+
 SETTINGS: dict[str, Callable[[object], object]] = {
     "home": _path,
     "state": _path,
@@ -318,6 +332,8 @@ SETTINGS: dict[str, Callable[[object], object]] = {
     "stall_s": _seconds,
     "max_size": _size,
     "catalogs": _paths,
+    "locked": _paths,
+    "link": _link,
     "ca_bundle": _path,
 }
 if set(SETTINGS) != {item.name for item in fields(Config)} - {"origins"}:

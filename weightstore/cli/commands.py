@@ -42,6 +42,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "ls": "List what is stored.",
         "why": "Explain where a name leads.",
     },
+    "Use weights": {
+        "run": "Run a program whose libraries use the store.",
+        "autoload": "The same for a whole Python environment.",
+    },
     "Look after the store": {
         "verify": "Hash every blob again, and repair.",
         "gc": "Remove what nothing names any more.",

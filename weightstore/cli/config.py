@@ -33,6 +33,8 @@ _ABOUT = {
     "stall_s": ("after which a download that does not grow has lost its owner", "60"),
     "max_size": ("refuse larger files", '"20GB"'),
     "catalogs": ("files of further catalogs", '["/project/catalog.json"]'),
+    "locked": ("lockfiles whose digests count for other libraries' downloads", '["/project/weights.lock"]'),
+    "link": ("how blobs appear in other libraries' caches: auto, reflink, symlink, hardlink or copy", '"auto"'),
     "ca_bundle": ("certificates to trust instead of the usual ones", '"/etc/ssl/certs/site.pem"'),
 }
 

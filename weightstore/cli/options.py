@@ -68,9 +68,9 @@ def write_example(formatter: click.HelpFormatter, example: str) -> None:
             formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
-def command_with_example(*, example: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return a decorator that makes a command."""
-    return click.command(cls=_Command, example=example)
+def command_with_example(*, example: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a command. ``settings`` are click's."""
+    return click.command(cls=_Command, example=example, **settings)
 
 
 def shared_options(*names: str) -> Callable[[_F], _F]:

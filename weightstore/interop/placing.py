@@ -15,12 +15,11 @@ from weightstore.store.layout import translated
 from weightstore.store.receipts import identity_of
 
 if TYPE_CHECKING:
+    from weightstore.config import Link
     from weightstore.store.blobs import OpenBlob
     from weightstore.store.receipts import Receipts
 
 Placed: TypeAlias = Literal["reflink", "symlink", "hardlink", "copy"]
-Link: TypeAlias = Literal["auto", "reflink", "symlink", "hardlink", "copy"]
-LINKS: tuple[Link, ...] = ("auto", "reflink", "symlink", "hardlink", "copy")
 
 _FICLONE = 0x40049409
 _CHUNK = 64 << 20

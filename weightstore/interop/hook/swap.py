@@ -1,0 +1,87 @@
+"""Changing what a function does for everybody who holds it.
+
+``from torch.hub import load_state_dict_from_url`` copies a reference, and so do default arguments, closures, partials
+and dispatch tables: putting another function into ``torch.hub`` reaches none of them. What they all share is the
+function object, so it is that object's code that is swapped, and swapped back. Its identity, name, signature and
+pickle stay what they were.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any
+
+Handler = Callable[[Callable[..., Any], inspect.BoundArguments], Any]
+"""Gets the function as it was, and the arguments of the call as they were given, without defaults."""
+
+_swaps: dict[str, Swap] = {}
+
+
+class Swap:
+    """One function whose calls go to a handler until it is restored."""
+
+    def __init__(self, key: str, function: types.FunctionType, handler: Handler) -> None:
+        self._key = key
+        self._function = function
+        self._code = function.__code__
+        self._handler = handler
+        self._signature = inspect.signature(function)
+        self._own_signature = function.__dict__.get("__signature__")
+        self.original = _copy(function)
+        _swaps[key] = self
+        if not hasattr(function, "__wrapped__"):  # else inspect looks there
+            function.__signature__ = self._signature  # type: ignore[attr-defined]
+        function.__code__ = _calling(key, function)
+
+    def restore(self) -> None:
+        """Give the function its own code back. Calls that are under way end as they began."""
+        self._function.__code__ = self._code
+        if self._own_signature is not None:
+            self._function.__signature__ = self._own_signature  # type: ignore[attr-defined]
+        else:
+            self._function.__dict__.pop("__signature__", None)
+        # The swap stays in the table: a call may be between the swapped code and the look-up.
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            given = self._signature.bind(*args, **kwargs)
+        except TypeError:
+            return self.original(*args, **kwargs)  # it says what is wrong with them
+        return self._handler(self.original, given)
+
+
+def call(key: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What swapped code calls."""
+    return _swaps[key].call(args, kwargs)
+
+
+def _copy(function: types.FunctionType) -> Callable[..., Any]:
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__qualname__, made.__module__, made.__doc__ = function.__qualname__, function.__module__, function.__doc__
+    made.__dict__.update(function.__dict__)
+    return made
+
+
+def _calling(key: str, function: types.FunctionType) -> types.CodeType:
+    """Return code that calls :func:`call`, and that this very function can take: with the same free variables."""
+    name, free = function.__name__, function.__code__.co_freevars
+    if not (name.isidentifier() and all(variable.isidentifier() for variable in free)):
+        raise TypeError(f"{name} is no ordinary function")
+    text = (
+        f"def outside({', '.join(free)}):\n"
+        f"    def {name}(*args, **kwargs):\n"
+        f"        if False: {', '.join(free) or 'pass'}\n"
+        f"        from {__name__} import call\n"
+        f"        return call({key!r}, args, kwargs)\n"
+        f"    return {name}\n"
+    )
+    scope: dict[str, Any] = {}
+    exec(compile(text, f"<weightstore for {key}>", "exec"), scope)  # noqa: S102 - our own text, but for identifiers
+    code = scope["outside"](*[None] * len(free)).__code__
+    assert isinstance(code, types.CodeType)  # noqa: S101 - for mypy
+    return code.replace(co_firstlineno=function.__code__.co_firstlineno)
