@@ -38,13 +38,22 @@ class Maker:
         self.directory = directory
         self.made: list[Made] = []
 
-    def url(self, url: str, state: Mapping[str, Any], *, under: str = "") -> None:
-        """Save what ``torch.load`` reads, for a URL: a state dict, perhaps as one entry of a checkpoint."""
+    def url(
+        self, url: str, state: Mapping[str, Any], *, under: str = "", becomes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Save what ``torch.load`` reads, for a URL.
+
+        Args:
+            url: where it would come from.
+            state: a state dict.
+            under: the entry of a checkpoint that the state dict is, where it is not all.
+            becomes: what a library makes of it when it loads it, where that is another state dict.
+        """
         import torch
 
         file = self._next()
-        torch.save({under: dict(state)} if under else dict(state), file)
-        self._add(url, file, state)
+        torch.save({under: state} if under else state, file)
+        self._add(url, file, state if becomes is None else becomes)
 
     def hub(self, repo: str, name: str, content: Mapping[str, Any] | bytes, *, revision: str = "main") -> None:
         """Save a file of a repository: safetensors of a state dict, or bytes as they are."""
@@ -56,9 +65,7 @@ class Maker:
         else:
             save_file({name: tensor.contiguous() for name, tensor in content.items()}, file)
         commit = COMMIT if revision == "main" else revision
-        self._add(
-            f"hf://{repo}@{revision}/{name}", file, {} if isinstance(content, bytes) else content, commit=commit
-        )
+        self._add(f"hf://{repo}@{revision}/{name}", file, {} if isinstance(content, bytes) else content, commit=commit)
 
     def _next(self) -> Path:
         return self.directory / f"{len(self.made)}.bin"
@@ -74,8 +81,8 @@ def read_listing(directory: Path) -> list[Made]:
     return [Made(**one) for one in json.loads((directory / LISTING).read_text())]
 
 
-def randomised(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every floating-point tensor of a state dict random numbers, in place, and return them all.
+def randomised(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give every floating-point tensor of a state dict random numbers, in place, and return it.
 
     What is quantized is random already, by its layer's initialisation; indices are no weights, and stay.
     """
@@ -84,11 +91,13 @@ def randomised(state: Mapping[str, Any]) -> dict[str, Any]:
     for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor):
             continue
+        if name.endswith(("min_val", "max_val")):
+            continue  # seen by an observer, the one no larger than the other
         if tensor.is_floating_point() and not tensor.is_quantized:
             tensor.detach().normal_()
         elif name.endswith("num_batches_tracked"):
             tensor.random_(1, 1 << 40)
-    return dict(state)
+    return state
 
 
 def main(name: str, directory: Path) -> None:

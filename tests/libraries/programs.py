@@ -6,7 +6,7 @@ was loaded.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ class Program:
 
     Attributes:
         name: what the test is called.
+        package: the distribution that asks for the weights, as it is installed.
         use: the program's lines.
         look: an expression of what was loaded, a state dict.
         make: saves the checkpoints that the program asks for.
@@ -28,6 +29,7 @@ class Program:
     """
 
     name: str
+    package: str
     use: str
     look: str
     make: Callable[[Maker], None]
@@ -44,10 +46,11 @@ def torchvision_model(name: str) -> Program:
     quantize = ", quantize=True" if name.startswith("quantized_") else ""
     return Program(
         name,
+        "torchvision",
         use=f'from torchvision.models import get_model\nmodel = get_model("{name}", weights="DEFAULT"{quantize})',
         look="model.state_dict()",
         make=lambda maker: _make_torchvision(maker, name),
-        unused=("aux1.", "aux2.", "AuxLogits."),  # trained with, and dropped by the builder
+        unused=("aux1.", "aux2."),  # trained with, and dropped by the builder
     )
 
 
@@ -55,35 +58,45 @@ def _make_torchvision(maker: Maker, name: str) -> None:
     from torchvision.models import _api, get_model
 
     config = {"quantize": True} if name.startswith("quantized_") else {}
-    _capture(maker, _api, lambda: get_model(name, weights="DEFAULT", **config))
+
+    def build() -> Any:
+        return get_model(name, weights="DEFAULT", **config)
+
+    url, state = _capture(_api, build)
+    becomes = None
+    if name == "quantized_mobilenet_v3_large":  # it loads what was observed in training, and converts that
+        _api.load_state_dict_from_url = lambda *args, **kwargs: state
+        becomes = build().state_dict()
+    maker.url(url, state, becomes=becomes)
 
 
 def _make_implicit_backbone(maker: Maker) -> None:
     from torchvision.models import _api
     from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
 
-    _capture(maker, _api, lambda: fasterrcnn_mobilenet_v3_large_320_fpn(num_classes=2))
+    maker.url(*_capture(_api, lambda: fasterrcnn_mobilenet_v3_large_320_fpn(num_classes=2)))
 
 
 class _Reached(Exception):
     pass
 
 
-def _capture(maker: Maker, module: Any, build: Callable[[], Any]) -> None:
-    """Save random weights for the URL that a builder asks its module's loading function for, shaped as it loads them.
+def _capture(module: Any, build: Callable[[], Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the URL that a builder asks its module's loading function for, and random weights as it would load them.
 
     Nothing else tells what a checkpoint holds: some builders load one and then cut the model.
     """
     from torch import nn
 
     asked: list[str] = []
+    found: list[Mapping[str, Any]] = []
     marker: dict[str, Any] = {}
     load = nn.Module.load_state_dict
 
     def capture(self: nn.Module, state: Any, *args: Any, **kwargs: Any) -> Any:
         if state is not marker:
             return load(self, state, *args, **kwargs)
-        maker.url(asked[0], randomised(self.state_dict()))
+        found.append(self.state_dict())
         raise _Reached
 
     def answer(url: str, *args: Any, **kwargs: Any) -> Any:
@@ -95,7 +108,9 @@ def _capture(maker: Maker, module: Any, build: Callable[[], Any]) -> None:
     try:
         build()
     except _Reached:
-        return
+        return asked[0], randomised(found[0])
+    finally:
+        nn.Module.load_state_dict = load  # type: ignore[method-assign]
     raise AssertionError("the builder loaded nothing")
 
 
@@ -151,7 +166,7 @@ def _make_lpips(maker: Maker) -> None:
 def _make_pytorch_fid(maker: Maker) -> None:
     from pytorch_fid import inception
 
-    _capture(maker, inception, inception.fid_inception_v3)
+    maker.url(*_capture(inception, inception.fid_inception_v3))
 
 
 def _make_facenet(maker: Maker) -> None:
@@ -209,6 +224,7 @@ CORE = [
     torchvision_model("mobilenet_v3_small"),
     Program(
         "implicit backbone",
+        "torchvision",
         use="""
 import torchvision
 model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(num_classes=2)
@@ -216,10 +232,11 @@ model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(num_c
         look="model.backbone.body.state_dict()",
         make=_make_implicit_backbone,
         renames=True,
-        unused=("classifier.", "features.16."),
+        unused=("classifier.",),
     ),
     Program(
         "timm by URL",
+        "timm",
         use="""
 import timm
 model = timm.create_model("legacy_seresnet18.in1k", pretrained=True)
@@ -229,6 +246,7 @@ model = timm.create_model("legacy_seresnet18.in1k", pretrained=True)
     ),
     Program(
         "timm by hf",
+        "timm",
         use="""
 import timm
 model = timm.create_model("resnet10t.c3_in1k", pretrained=True)
@@ -236,107 +254,8 @@ model = timm.create_model("resnet10t.c3_in1k", pretrained=True)
         look="model.state_dict()",
         make=_make_timm_by_hub,
     ),
-]
-
-OTHERS = [
     Program(
-        "segmentation-models-pytorch",
-        use="""
-import segmentation_models_pytorch as smp
-model = smp.Unet(encoder_name="resnet18", encoder_weights="imagenet", in_channels=3, classes=3)
-""",
-        look="model.encoder.state_dict()",
-        make=_make_smp,
-    ),
-    Program(
-        "segmentation-models-pytorch over timm",
-        use="""
-import segmentation_models_pytorch as smp
-model = smp.Unet("tu-resnet10t", encoder_weights="imagenet")
-""",
-        look="model.encoder.model.state_dict()",
-        make=_make_smp_of_timm,
-        unused=("fc.",),
-    ),
-    Program(
-        "torchgeo",
-        use="""
-from torchgeo.models import get_weight
-state = get_weight("ResNet18_Weights.SENTINEL2_RGB_MOCO").get_state_dict(progress=True)
-""",
-        look="state",
-        make=_make_torchgeo,
-    ),
-    Program(
-        "torchgeo model",
-        use="""
-from torchgeo.models import ResNet18_Weights, resnet18
-model = resnet18(weights=ResNet18_Weights.SENTINEL2_RGB_MOCO, num_classes=0)
-""",
-        look="model.state_dict()",
-        make=_make_torchgeo,
-    ),
-    Program(
-        "lpips",
-        use="""
-import lpips
-loss_fn_alex = lpips.LPIPS(net='alex')
-""",
-        look="loss_fn_alex.net.state_dict()",
-        make=_make_lpips,
-        renames=True,
-        unused=("classifier.",),
-    ),
-    Program(
-        "pytorch-fid",
-        use="""
-from pytorch_fid.inception import InceptionV3
-model = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])
-""",
-        look="model.state_dict()",
-        make=_make_pytorch_fid,
-        renames=True,
-        unused=("fc.",),
-    ),
-    Program(
-        "facenet-pytorch",
-        use="""
-from facenet_pytorch import InceptionResnetV1
-resnet = InceptionResnetV1(pretrained='vggface2').eval()
-""",
-        look="resnet.state_dict()",
-        make=_make_facenet,
-    ),
-    Program(
-        "open_clip, a tag",
-        use="""
-import open_clip
-model, _, preprocess = open_clip.create_model_and_transforms('RN50-quickgelu', pretrained='openai')
-""",
-        look="model.state_dict()",
-        make=_make_open_clip_openai,
-    ),
-    Program(
-        "open_clip by hf",
-        use="""
-import open_clip
-model, preprocess = open_clip.create_model_from_pretrained('hf-hub:example/CLIP-ViT-S-32')
-""",
-        look="model.state_dict()",
-        make=_make_open_clip_hub,
-    ),
-    Program(
-        "open_clip by URL",
-        use=f"""
-import open_clip
-path = open_clip.download_pretrained_from_url("{CLIP_URL}")
-model = open_clip.create_model("ViT-S-32-alt", pretrained=path)
-""",
-        look="model.state_dict()",
-        make=_make_open_clip_url,
-        only_by="hook",  # its directory is ~/.cache/clip, for which there is no view
-    ),
-    Program(
+        "iopath",
         "iopath",
         use=f"""
 import torch
@@ -349,7 +268,118 @@ with path_manager.open("{IOPATH_URL}", "rb") as f:
         look="state",
         make=_make_iopath,
     ),
+]
+
+OTHERS = [
     Program(
+        "segmentation-models-pytorch",
+        "segmentation-models-pytorch",
+        use="""
+import segmentation_models_pytorch as smp
+model = smp.Unet(encoder_name="resnet18", encoder_weights="imagenet", in_channels=3, classes=3)
+""",
+        look="model.encoder.state_dict()",
+        make=_make_smp,
+    ),
+    Program(
+        "segmentation-models-pytorch over timm",
+        "segmentation-models-pytorch",
+        use="""
+import segmentation_models_pytorch as smp
+model = smp.Unet("tu-resnet10t", encoder_weights="imagenet")
+""",
+        look="model.encoder.model.state_dict()",
+        make=_make_smp_of_timm,
+        unused=("fc.",),
+    ),
+    Program(
+        "torchgeo",
+        "torchgeo",
+        use="""
+from torchgeo.models import get_weight
+state = get_weight("ResNet18_Weights.SENTINEL2_RGB_MOCO").get_state_dict(progress=True)
+""",
+        look="state",
+        make=_make_torchgeo,
+    ),
+    Program(
+        "torchgeo model",
+        "torchgeo",
+        use="""
+from torchgeo.models import ResNet18_Weights, resnet18
+model = resnet18(weights=ResNet18_Weights.SENTINEL2_RGB_MOCO, num_classes=0)
+""",
+        look="model.state_dict()",
+        make=_make_torchgeo,
+    ),
+    Program(
+        "lpips",
+        "lpips",
+        use="""
+import lpips
+loss_fn_alex = lpips.LPIPS(net='alex')
+""",
+        look="loss_fn_alex.net.state_dict()",
+        make=_make_lpips,
+        renames=True,
+        unused=("classifier.",),
+    ),
+    Program(
+        "pytorch-fid",
+        "pytorch-fid",
+        use="""
+from pytorch_fid.inception import InceptionV3
+model = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])
+""",
+        look="model.state_dict()",
+        make=_make_pytorch_fid,
+        renames=True,
+        unused=("fc.",),
+    ),
+    Program(
+        "facenet-pytorch",
+        "facenet-pytorch",
+        use="""
+from facenet_pytorch import InceptionResnetV1
+resnet = InceptionResnetV1(pretrained='vggface2').eval()
+""",
+        look="resnet.state_dict()",
+        make=_make_facenet,
+    ),
+    Program(
+        "open_clip, a tag",
+        "open_clip_torch",
+        use="""
+import open_clip
+model, _, preprocess = open_clip.create_model_and_transforms('RN50-quickgelu', pretrained='openai')
+""",
+        look="model.state_dict()",
+        make=_make_open_clip_openai,
+    ),
+    Program(
+        "open_clip by hf",
+        "open_clip_torch",
+        use="""
+import open_clip
+model, preprocess = open_clip.create_model_from_pretrained('hf-hub:example/CLIP-ViT-S-32')
+""",
+        look="model.state_dict()",
+        make=_make_open_clip_hub,
+    ),
+    Program(
+        "open_clip by URL",
+        "open_clip_torch",
+        use=f"""
+import open_clip
+path = open_clip.download_pretrained_from_url("{CLIP_URL}")
+model = open_clip.create_model("ViT-S-32-alt", pretrained=path)
+""",
+        look="model.state_dict()",
+        make=_make_open_clip_url,
+        only_by="hook",  # its directory is ~/.cache/clip, for which there is no view
+    ),
+    Program(
+        "fvcore",
         "fvcore",
         use=f"""
 from fvcore.common.checkpoint import Checkpointer

@@ -91,11 +91,9 @@ class Shelf:
             "PATH": os.environ["PATH"],
             "HOME": str(home),
             "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",  # tests that run beside these share the cores
             "WEIGHTSTORE_HOME": str(self.directory / "store"),
             "WEIGHTSTORE_STATE": str(self.directory / "state"),
-            "MPLCONFIGDIR": str(home),
-            # What is not found is to be missed at once, and not after five attempts.
-            "HF_HUB_DISABLE_TELEMETRY": "1",
         }
 
 
@@ -117,15 +115,9 @@ class Way:
 
 def by_hook(shelf: Shelf) -> Way:
     """Return the way through ``weightstore run``, with caches that are empty."""
-    caches = shelf.directory / "caches"
     return Way(
         (sys.executable, "-m", "weightstore", "run", "--offline", "--locked", str(shelf.lockfile), "--"),
-        {
-            **shelf.environment(),
-            "TORCH_HOME": str(caches / "torch"),
-            "HF_HOME": str(caches / "huggingface"),
-            "FVCORE_CACHE": str(caches / "fvcore"),
-        },
+        _with_empty_caches(shelf),
     )
 
 
@@ -150,8 +142,23 @@ def by_view(shelf: Shelf) -> Way:
     )
 
 
-def loaded_by(program: Program, way: Way, directory: Path) -> dict[str, str]:
-    """Run a program to its end and return the digests of what it has loaded, by the tensors' names."""
+def by_nothing(shelf: Shelf) -> Way:
+    """Return the way of a program on a machine without weightstore, with caches that are empty."""
+    return Way((), _with_empty_caches(shelf))
+
+
+def _with_empty_caches(shelf: Shelf) -> dict[str, str]:
+    caches = shelf.directory / "caches"
+    return {
+        **shelf.environment(),
+        "TORCH_HOME": str(caches / "torch"),
+        "HF_HOME": str(caches / "huggingface"),
+        "FVCORE_CACHE": str(caches / "fvcore"),
+    }
+
+
+def run_program(program: Program, way: Way, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever that is."""
     script = directory / "program.py"
     script.write_text(
         "from tests.libraries.inside import close_network, tell\n"
@@ -159,13 +166,19 @@ def loaded_by(program: Program, way: Way, directory: Path) -> dict[str, str]:
         f"{program.use}\n"
         f"tell({program.look})\n"
     )
-    printed = _run([*way.prefix, sys.executable, "-W", "ignore", str(script)], way.environment)
-    (line,) = [line for line in printed.splitlines() if line.startswith(MARK)]
+    command = [*way.prefix, sys.executable, "-W", "ignore", str(script)]
+    return subprocess.run(command, env=dict(way.environment), capture_output=True, text=True, check=False)
+
+
+def loaded_by(program: Program, way: Way, directory: Path) -> dict[str, str]:
+    """Run a program and return the digests of what it has loaded, by the tensors' names."""
+    done = run_program(program, way, directory)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
     found: dict[str, str] = json.loads(line.removeprefix(MARK))
     return found
 
 
-def _run(command: list[str], environment: Mapping[str, str]) -> str:
+def _run(command: list[str], environment: Mapping[str, str]) -> None:
     done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout

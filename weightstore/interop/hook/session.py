@@ -108,6 +108,10 @@ class Session:
         path = unquote(urlsplit(source.url).path).lower()
         return path.endswith(_EXTENSIONS) or self.ref_of(source) is not None
 
+    def locks(self, url: str) -> bool:
+        """Tell whether a lockfile names a URL that is served."""
+        return parse_source(url.partition("#")[0])[0].key in self.locked
+
     def forbids(self, url: object) -> bool:
         """Tell whether a request that is not answered from the store would leave this machine, while offline."""
         if not (self.is_offline and isinstance(url, str)):
