@@ -38,7 +38,7 @@ def test_equal_outcomes_are_no_difference(tmp_path: Path) -> None:
     (tmp_path / "test_models.py").write_text(SAME)
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ours:                  1 failed, 1 passed, 1 skipped" in done.stdout
+    assert "with ours: 1 failed, 1 passed, 1 skipped" in done.stdout
     assert "0 of 3 tests differ" in done.stdout
 
 
@@ -46,7 +46,7 @@ def test_each_difference_is_told(tmp_path: Path) -> None:
     (tmp_path / "test_models.py").write_text(SAME + OTHER)
     done = run(tmp_path, "--", "-k", "own or passes")
     assert done.returncode == 1, done.stdout + done.stderr
-    told = "test_is_torchvisions_own: passed with TorchVision's classes, failed with ours"
+    told = "test_is_torchvisions_own: passed as it is, failed with ours"
     assert told in done.stdout
     assert "1 of 2 tests differ" in done.stdout
 

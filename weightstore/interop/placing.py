@@ -27,17 +27,26 @@ _CHUNK = 64 << 20
 _NO_REFLINKS = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EBADF}
 
 
-def place(blob: OpenBlob, destination: Path, *, link: Link = "auto", receipts: Receipts | None = None) -> Placed:
+def place(
+    blob: OpenBlob,
+    destination: Path,
+    *,
+    link: Link = "auto",
+    own: bool = False,
+    receipts: Receipts | None = None,
+) -> Placed:
     """Make a verified blob appear at ``destination``, in one step, replacing what is there; tell how it was done.
 
     ``auto`` makes a reflink where the file system can (a file of its own that shares the blob's bytes until somebody
-    writes to it), else a symbolic link. A reflink and a copy get their permissions from the umask, as a download would;
-    a symbolic and a hard link are the blob's own, which are read-only.
+    writes to it), else a symbolic link; but a copy in a directory of several users where the store is private, as they
+    could not follow the link. A reflink and a copy get their permissions from the umask, as a download would; a
+    symbolic and a hard link are the blob itself, which is read-only.
 
     Args:
         blob: open and verified; it is what the descriptor reads that is placed.
         destination: its directory must exist.
         link: how; anything but ``auto`` is done or refused.
+        own: with ``auto``, a file of its own in any case: a copy where there are no reflinks.
         receipts: where a copy or reflink is noted, so that it need not be hashed when it is met again.
 
     Raises:
@@ -47,7 +56,7 @@ def place(blob: OpenBlob, destination: Path, *, link: Link = "auto", receipts: R
     temporary = destination.with_name(f".{destination.name[:100]}.{os.getpid()}.{secrets.token_hex(4)}.new")
     with translated(destination):
         try:
-            placed = _place_at(blob, temporary, destination, link)
+            placed = _place_at(blob, temporary, destination, link, own=own)
             os.replace(temporary, destination)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -61,7 +70,7 @@ def place(blob: OpenBlob, destination: Path, *, link: Link = "auto", receipts: R
     return placed
 
 
-def _place_at(blob: OpenBlob, temporary: Path, destination: Path, link: Link) -> Placed:
+def _place_at(blob: OpenBlob, temporary: Path, destination: Path, link: Link, *, own: bool) -> Placed:
     if link in {"auto", "reflink"}:
         if _reflink(blob, temporary):
             return "reflink"
@@ -70,11 +79,19 @@ def _place_at(blob: OpenBlob, temporary: Path, destination: Path, link: Link) ->
     if link == "hardlink":
         _hard_link(blob, temporary, destination)
         return "hardlink"
-    if link == "copy":
+    if link == "copy" or (link == "auto" and (own or _needs_own_file(blob.path, destination.parent))):
         _copy(blob, temporary)
         return "copy"
     os.symlink(Path(os.path.abspath(blob.path)), temporary)
     return "symlink"
+
+
+def _needs_own_file(blob: Path, directory: Path) -> bool:
+    """Tell whether a directory has other users, who cannot read the store."""
+    there = os.stat(directory)
+    is_shared = bool(there.st_mode & 0o022) or there.st_uid != os.geteuid()
+    # <root>/blobs/sha256/<hex>
+    return is_shared and not os.stat(blob.parents[2]).st_mode & 0o055
 
 
 def _reflink(blob: OpenBlob, temporary: Path) -> bool:

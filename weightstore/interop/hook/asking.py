@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _BETWEEN = frozenset(
     [
         "weightstore",
+        "weightstore_start",
         "torch",
         "urllib",
         "huggingface_hub",

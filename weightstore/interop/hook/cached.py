@@ -59,18 +59,20 @@ class Verified:
         self.close()
 
 
-def verified_at(path: Path, wanted: Wanted, located: Located, *, session: Session, meter: Meter) -> Verified:
+def verified_at(
+    path: Path, wanted: Wanted, located: Located, *, session: Session, meter: Meter, own: bool = False
+) -> Verified:
     """Return a verified file for what is wanted, and see to it that ``path`` is that, as a download would leave it.
 
     What lies there is verified by what is known of it: a pin, a record of a store, or what this user found there the
     first time. A wrong file is put aside, and that is told. A place that cannot be written costs nothing but a note:
-    the file that is returned is the store's.
+    the file that is returned is the store's. ``own`` asks for a file of its own there, and no link to the blob.
 
     Raises:
         WeightStoreError: it is not to be had.
     """
     hit = located.hit.blob if located.hit is not None else None
-    if hit is not None and is_blob(path, hit):
+    if hit is not None and is_blob(path, hit) and not own:
         return Verified.of(hit)
     try:
         if (found := _right_file_at(path, wanted, located, session)) is not None:
@@ -84,7 +86,7 @@ def verified_at(path: Path, wanted: Wanted, located: Located, *, session: Sessio
             hit.close()
         raise
     try:
-        place(hit, path, link=session.link, receipts=session.client.receipts)
+        place(hit, path, link=session.link, own=own, receipts=session.client.receipts)
     except StoreError as error:
         session.note(f"{path} could not be made, and the store's copy is used: {error.reason}")
     except BaseException:

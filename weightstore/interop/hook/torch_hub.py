@@ -64,19 +64,19 @@ def download_url_to_file(original: Callable[..., Any], given: inspect.BoundArgum
     path = Path(os.path.expanduser(destination))
     if not path.parent.is_dir():
         return original(*given.args, **given.kwargs)  # which fails in its own way
-    with _bring(url, path, session, progress=arguments.get("progress", True)) as verified:
+    with _bring(url, path, session, progress=arguments.get("progress", True), own=True) as verified:
         _check(verified, prefix)
         if not os.path.exists(path):
             raise StoreError(place=str(path), reason="cannot be written")
     return None
 
 
-def _bring(url: str, path: Path, session: Session, *, progress: object) -> Verified:
+def _bring(url: str, path: Path, session: Session, *, progress: object, own: bool = False) -> Verified:
     wanted, located = session.look(url)
     if located.hit is None and not path.exists() and not session.is_offline:
         sys.stdout.write(f'Downloading: "{wanted.source}" to {path}\n')  # as torch.hub does
     with meter_for(progress=bool(progress)) as meter:
-        verified = verified_at(path, wanted, located, session=session, meter=meter)
+        verified = verified_at(path, wanted, located, session=session, meter=meter, own=own)
     session.record(wanted, verified.digest, verified.size)
     return verified
 

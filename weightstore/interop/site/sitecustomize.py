@@ -12,8 +12,11 @@ _here = __file__.rpartition("/")[0]
 sys.path[:] = [place for place in sys.path if place != _here]
 weightstore_start.begin()
 
-for _finder in sys.meta_path:
-    _spec = _finder.find_spec("sitecustomize", None) if hasattr(_finder, "find_spec") else None
-    if _spec is not None and _spec.loader is not None and _spec.origin != __file__:
-        _spec.loader.exec_module(sys.modules[__name__])
-        break
+_ours = sys.modules.pop(__name__)
+try:
+    # The next one, under its own name and from its own file.
+    import sitecustomize  # type: ignore[import-not-found]  # noqa: F401
+except ModuleNotFoundError as _error:
+    if _error.name != __name__:
+        raise
+    sys.modules[__name__] = _ours
