@@ -38,11 +38,12 @@ def load_state_dict_from_url(original: Callable[..., Any], given: inspect.BoundA
         directory = os.path.join(torch.hub.get_dir(), "checkpoints")
     os.makedirs(directory, exist_ok=True)
     name = arguments.get("file_name")
+    # What a lockfile says of a URL in full counts over the digits in its name, as it does when the blob is looked for.
+    is_settled = name is None and session.locks(url)
     if name is None:
         name = os.path.basename(urlparse(url).path)
     prefix = None
-    # What a lockfile says in full counts over the digits of a name, as it does when the blob is looked for.
-    if arguments.get("check_hash", False) and not session.locks(url):
+    if arguments.get("check_hash", False) and not is_settled:
         found = _HASH_IN_NAME.search(name)
         prefix = found.group(1) if found else None
     path = Path(directory) / name
