@@ -49,6 +49,7 @@ COMMANDS = {
     "inspect": ["inspect", "CHECKPOINT"],
     "run": ["run", "--record", "weights.lock", "--", sys.executable, "-c", "import urllib.request"],
     "autoload": ["autoload", "off"],
+    "view": ["view", "torch-hub", "hub"],
 }
 
 

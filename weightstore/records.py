@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -37,11 +38,11 @@ _HOST = re.compile(r"[\x21-\x7e]{0,255}")
 class Fields:
     """Reads the fields of one JSON object, once each, and complains about what is missing, mistyped or left over."""
 
-    def __init__(self, data: bytes, *, what: str, place: str) -> None:
+    def __init__(self, data: bytes, *, what: str, place: str, limit: int = RECORD_LIMIT) -> None:
         self.what = what
         self.place = place
-        if len(data) > RECORD_LIMIT:
-            raise self.error(f"larger than {RECORD_LIMIT} bytes")
+        if len(data) > limit:
+            raise self.error(f"larger than {limit} bytes")
         try:
             values = json.loads(data.decode("utf-8"), parse_constant=self._constant, object_pairs_hook=self._once)
         except (ValueError, RecursionError) as error:
@@ -71,6 +72,17 @@ class Fields:
         if isinstance(value, str) and not value.isprintable():
             raise self.error(f"{name!r} contains control characters")
         return value
+
+    def take_each(self, name: str) -> list[Fields]:
+        """Return the objects of a list, each to be read like this one."""
+        found = []
+        for value in self.take(name, list):
+            if type(value) is not dict:
+                raise self.error(f"{name!r} holds something other than objects")
+            fields = copy(self)
+            fields.values = value
+            found.append(fields)
+        return found
 
     def take_size(self, name: str) -> int:
         value = self.take(name, int)

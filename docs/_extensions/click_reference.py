@@ -28,7 +28,13 @@ class Commands(SphinxDirective):
             command = cli.get_command(context, name)
             if command is None:
                 raise self.error(f"weightstore lists a command {name} that it does not have")
-            lines += _section(f"weightstore {name}", command, click.Context(command, info_name=name, parent=context))
+            inner = click.Context(command, info_name=name, parent=context)
+            lines += _section(f"weightstore {name}", command, inner)
+            if isinstance(command, click.Group):
+                for part in command.list_commands(inner):
+                    one = command.commands[part]
+                    below = click.Context(one, info_name=part, parent=inner)
+                    lines += _section(f"weightstore {name} {part}", one, below)
         return self.parse_text_to_nodes("\n".join(lines), allow_section_headings=True)
 
 

@@ -165,6 +165,8 @@ def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
         "verify": "verify --quiet",
         "gc": "gc --max-size 0 --grace 0s --dry-run --quiet",
         "rm": "rm --yes efficientnet_lite0 --quiet",
+        "view": "view torch-hub hub --quiet",
+        "view check": "view check hub --quiet",
         "init": "init",
         "doctor": "doctor --offline",
         "config": "config",

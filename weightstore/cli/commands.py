@@ -45,6 +45,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Use weights": {
         "run": "Run a program whose libraries use the store.",
         "autoload": "The same for a whole Python environment.",
+        "view": "Show the store to other libraries, in their layout.",
     },
     "Look after the store": {
         "verify": "Hash every blob again, and repair.",

@@ -61,6 +61,19 @@ class _Command(click.Command):
         write_example(formatter, self.example)
 
 
+class _Group(click.Group):
+    """A command of several commands, whose help ends with an example, as theirs do."""
+
+    command_class = _Command
+
+    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.example = example
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        write_example(formatter, self.example)
+
+
 def write_example(formatter: click.HelpFormatter, example: str) -> None:
     """Write a help page's section of commands to type, without wrapping them."""
     with formatter.section("Example"):
@@ -71,6 +84,11 @@ def write_example(formatter: click.HelpFormatter, example: str) -> None:
 def command_with_example(*, example: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """Return a decorator that makes a command. ``settings`` are click's."""
     return click.command(cls=_Command, example=example, **settings)
+
+
+def group_with_example(*, example: str) -> Callable[[Callable[..., Any]], click.Group]:
+    """Return a decorator that makes a group; each of its commands has an ``example`` as well."""
+    return click.group(cls=_Group, example=example)
 
 
 def shared_options(*names: str) -> Callable[[_F], _F]:

@@ -1,0 +1,125 @@
+"""What there is to show in a view: the sources of which some layer has a blob, all of them or those asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from weightstore.errors import InvalidRecord, NotPresent, StoreError
+from weightstore.interop.views.layouts import Held
+from weightstore.store.layers import find_ref
+from weightstore.store.refs import list_refs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from weightstore.client import Client
+    from weightstore.digest import Digest, Pin
+    from weightstore.records import Ref, Wanted
+    from weightstore.source import Source
+    from weightstore.store.blobs import OpenBlob
+
+
+def recorded(client: Client, *, note: Callable[[str], None]) -> list[Held]:
+    """Return every source that a ref of some layer tells of and may be believed for, whether its blob is there or not.
+
+    As everywhere, the first layer's word counts.
+    """
+    refs: dict[Source, Ref] = {}
+    for layer in client.obtainer.layers():
+        for ref in list_refs(layer.layout) if layer.layout is not None else ():
+            if isinstance(ref, InvalidRecord):
+                note(str(ref))
+            elif ref.source not in refs and _is_believed(ref, _pin_of(ref.source, client)):
+                refs[ref.source] = ref
+    return [_held(ref) for ref in refs.values()]
+
+
+def everything(client: Client, *, note: Callable[[str], None]) -> list[Held]:
+    """Return every source of which some layer has a good blob."""
+    found = recorded(client, note=note)
+    good = {digest: _has(client, digest) for digest in sorted({one.digest for one in found})}
+    return [one for one in found if good[one.digest]]
+
+
+def chosen(client: Client, wanted: Iterable[Wanted], *, remedy: str = "") -> list[Held]:
+    """Return what was asked for, with every source that it has.
+
+    Args:
+        client: looks into its layers.
+        wanted: what names, URLs or a lockfile ask for.
+        remedy: the command that fetches it; by default one that names each.
+
+    Raises:
+        NotPresent: some of it is in no store.
+    """
+    held: list[Held] = []
+    missing: list[Wanted] = []
+    for one in wanted:
+        digest = client.obtainer.known_digest(one)
+        if digest is None or not _has(client, digest):
+            missing.append(one)
+            continue
+        held += [_of_source(client, source, digest, one) for source in one.sources]
+    if missing:
+        raise _not_present(client, missing, remedy)
+    return held
+
+
+def _of_source(client: Client, source: Source, digest: Digest, wanted: Wanted) -> Held:
+    layers = client.obtainer.layers()
+    ref = find_ref(source, layers, pin=wanted.pin, note=lambda _: None)
+    is_recorded = ref is not None and ref.digest == digest
+    held = _held(ref) if ref is not None and is_recorded else Held(source, digest, wanted.exact_size or 0)
+    file = source.hub_file
+    if file is None or file.is_commit or held.commit:
+        return held
+    # A lockfile's commit is the revision of a further source of the same file.
+    others = [other for one in wanted.alternatives if (other := one.hub_file) is not None and other.is_commit]
+    commits = [other.revision for other in others if (other.repo, other.file) == (file.repo, file.file)]
+    return replace(held, commit=commits[0] if commits else "")
+
+
+def _held(ref: Ref) -> Held:
+    return Held(ref.source, ref.digest, ref.size, ref.commit, ref.etag, ref.seen_at)
+
+
+def _pin_of(source: Source, client: Client) -> Pin:
+    entry = client.entry_of(source)
+    return source.pin if entry is None else entry.pin
+
+
+def _is_believed(ref: Ref, pin: Pin) -> bool:
+    return pin.matches(ref.digest) and (ref.via != "mirror" or pin.is_pinned)
+
+
+def opener(client: Client) -> Callable[[Digest], OpenBlob]:
+    """Return what opens a blob, verified, of whichever layer has a good one."""
+
+    def open_blob(digest: Digest) -> OpenBlob:
+        hit = client.obtainer.find(digest)
+        if hit is None:
+            raise StoreError(place=str(digest), reason="was removed from the store this moment. Try again")
+        return hit.blob
+
+    return open_blob
+
+
+def _has(client: Client, digest: Digest) -> bool:
+    hit = client.obtainer.find(digest)
+    if hit is not None:
+        hit.blob.close()
+    return hit is not None
+
+
+def _not_present(client: Client, missing: Sequence[Wanted], remedy: str) -> NotPresent:
+    names = [one.name for one in missing]
+    digests = [str(one.pin).replace("none", "digest unknown") for one in missing]
+    shown = f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
+    return NotPresent(
+        name=shown,
+        digest=digests[0] if len(digests) == 1 else ", ".join(digests[:3]) + (", …" if len(digests) > 3 else ""),
+        searched=[str(layer.root) for layer in client.obtainer.layers()],
+        offline=client.config.offline,
+        remedy=remedy or "weightstore prefetch " + " ".join(f"'{name}'" for name in names),
+    )
