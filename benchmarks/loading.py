@@ -70,7 +70,7 @@ def load(lab: Lab) -> Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """A checkpoint where each tool looks for it."""
 
     job: Job
@@ -85,11 +85,11 @@ def _rows(lab: Lab, model: Model) -> list[Row]:
         ]
     outputs: dict[str | None, str] = {}
     try:
-        with _prepared(lab, model) as prepared:
+        with prepared(lab, model) as made:
 
             def contender(tool: Tool) -> Callable[[], Sample]:
                 def run() -> Sample:
-                    sample = run_loader(tool, prepared.job, prepared.env)
+                    sample = run_loader(tool, made.job, made.env)
                     if outputs.setdefault(sample.output, tool.key) != next(iter(outputs.values())):
                         msg = f"another output than {next(iter(outputs.values()))}'s"
                         raise MeasurementFailed(msg)
@@ -100,14 +100,14 @@ def _rows(lab: Lab, model: Model) -> list[Row]:
             series = lab.measure(TOOLS, contender)
     except MeasurementFailed as failure:
         return [_row(tool, model, Series(failure=f"no checkpoint: {failure}")) for tool in TOOLS]
-    size_bytes = prepared.job.targets[0].size_bytes
-    made = [_row(tool, model, series[tool], size_bytes) for tool in TOOLS]
-    theirs = made[1].values
-    return [replace(row, beside=theirs) if row.values and theirs and row is not made[1] else row for row in made]
+    size_bytes = made.job.targets[0].size_bytes
+    rows = [_row(tool, model, series[tool], size_bytes) for tool in TOOLS]
+    theirs = rows[1].values
+    return [replace(row, beside=theirs) if row.values and theirs and row is not rows[1] else row for row in rows]
 
 
 @contextlib.contextmanager
-def _prepared(lab: Lab, model: Model) -> Iterator[_Prepared]:
+def prepared(lab: Lab, model: Model) -> Iterator[Prepared]:
     """Makes a checkpoint and puts it into a store, ``torch.hub``'s cache and a file of safetensors; all go afterwards.
 
     torch.hub's file is a link to the store's: one set of pages in the cache.
@@ -126,7 +126,7 @@ def _prepared(lab: Lab, model: Model) -> Iterator[_Prepared]:
         checkpoints = into / "torch" / "hub" / "checkpoints"
         checkpoints.mkdir(parents=True)
         (checkpoints / file.name).symlink_to(_blob(into / "store", file.sha256))
-        yield _Prepared(job, {**env, "WEIGHTSTORE_OFFLINE": "1"})
+        yield Prepared(job, {**env, "WEIGHTSTORE_OFFLINE": "1"})
 
 
 def _blob(store: Path, sha256: str) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks import tools
+from benchmarks.hooked import hook
 from benchmarks.lab import MIB, row_of, seconds_row
 from benchmarks.loading import load
 from benchmarks.measure import (
@@ -331,4 +332,5 @@ SCENARIOS: dict[str, Callable[[Lab], Table]] = {
     "memory": memory,
     "load": load,
     "naming": naming,
+    "hook": hook,
 }

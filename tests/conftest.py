@@ -58,7 +58,11 @@ def _skipped(reporter: pytest.TerminalReporter) -> list[str]:
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Take the user's settings, proxies and caches out of the way."""
     for name in list(os.environ):
-        if name.startswith("WEIGHTSTORE_") or name.lower().endswith("_proxy") or name in {"SSL_CERT_FILE", "NETRC"}:
+        if (
+            name.startswith(("WEIGHTSTORE_", "HF_", "HUGGING"))
+            or name.lower().endswith("_proxy")
+            or name in {"SSL_CERT_FILE", "NETRC"}
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):

@@ -131,8 +131,6 @@ def make_plan(wanted: Iterable[Wanted], *, obtainer: Obtainer) -> Plan:
 
 
 def _item(group: Sequence[Wanted], obtainer: Obtainer) -> Item:
-    from weightstore.transfer.policy import route
-
     wanted = group[0]
     names = tuple(dict.fromkeys(one.name for one in group))
     qualified = tuple(dict.fromkeys(one.qualified_name or one.name for one in group))
@@ -140,8 +138,7 @@ def _item(group: Sequence[Wanted], obtainer: Obtainer) -> Item:
     if located.hit is not None:
         here = obtained_from(located.hit)
         return Item(wanted, names, here.size, here.digest, here, qualified_names=qualified)
-    config = obtainer.config
-    chosen = route(wanted, digest=located.digest, mirrors=config.mirrors, order=config.order)
+    chosen = obtainer.route(wanted, located)
     sources = tuple(candidate.source.display for candidate in chosen.candidates)
     size = wanted.size if wanted.size is not None else _local_size(wanted)
     return Item(wanted, names, size, located.digest, None, sources, qualified)

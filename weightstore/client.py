@@ -375,8 +375,10 @@ class Client:
             if result.obtained is None:
                 continue
             wanted, obtained = result.item.wanted, result.obtained
+            commit = self.obtainer.known_commit(wanted, obtained.digest)
             entries += [
-                LockedEntry(name, wanted.source, obtained.digest, obtained.size) for name in result.item.qualified_names
+                LockedEntry(name, wanted.source, obtained.digest, obtained.size, commit=commit)
+                for name in result.item.qualified_names
             ]
         return entries
 
@@ -407,8 +409,6 @@ class Client:
 
     def why(self, name: Name, *, sha256: str | None = None) -> Explanation:
         """Explain where a name leads: each place asked, in order, and what it answered. Opens no socket."""
-        from weightstore.transfer.policy import route
-
         wanted = self.wanted(name, sha256=sha256)
         located = self.obtainer.locate(wanted)
         steps: list[Step] = []
@@ -428,10 +428,9 @@ class Client:
             else:
                 steps.append(Step(label, "does not have it"))
         if path is None:
-            config = self.config
-            chosen = route(wanted, digest=located.digest, mirrors=config.mirrors, order=config.order)
+            chosen = self.obtainer.route(wanted, located)
             for candidate in chosen.candidates:
-                forbidden = config.offline and candidate.source.scheme != "file"
+                forbidden = self.config.offline and candidate.source.scheme != "file"
                 steps.append(
                     Step(
                         f"{candidate.kind} {candidate.source}",

@@ -10,8 +10,10 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
 
 from weightstore.errors import InvalidConfig, InvalidSource
+from weightstore.hub import ENDPOINT, HubToken
 from weightstore.source import Source, is_source
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ LINKS: tuple[Link, ...] = ("auto", "reflink", "symlink", "hardlink", "copy")
 STEPS: tuple[Step, ...] = ("layers", "mirrors", "origin")
 CONFIG_LIMIT = 1 << 20
 
+_HUB = Source(ENDPOINT)
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _BETWEEN_MIRRORS = re.compile(r",?\s+|,(?=\w+://)")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -81,6 +85,8 @@ class Config:
         link: how blobs appear where other libraries look for them; ``auto`` is a reflink where the file system can,
             else a symbolic link.
         ca_bundle: certificates to trust instead of the usual ones; REQUESTS_CA_BUNDLE and SSL_CERT_FILE mean the same.
+        hub_endpoint: where ``hf://`` sources are asked for; HF_ENDPOINT means the same.
+        hub_token: how this user is known there, from Hugging Face's own variables and file; no setting of ours.
     """
 
     home: Path
@@ -103,6 +109,8 @@ class Config:
     locked: tuple[Path, ...] = ()
     link: Link = "auto"
     ca_bundle: Path | None = None
+    hub_endpoint: Source = _HUB
+    hub_token: HubToken | None = field(default=None, compare=False)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -144,11 +152,14 @@ class Config:
             if "ca_bundle" not in values and environ.get(variable):
                 values["ca_bundle"] = _path(environ[variable])
                 origins["ca_bundle"] = variable
+        if "hub_endpoint" not in values and environ.get("HF_ENDPOINT"):
+            values["hub_endpoint"] = _convert("hub_endpoint", environ["HF_ENDPOINT"], place="HF_ENDPOINT")
+            origins["hub_endpoint"] = "HF_ENDPOINT"
         if "home" not in values:
             values["home"] = _default_dir("user_cache_path")
         if "state" not in values:
             values["state"] = _default_dir("user_state_path")
-        return cls(**values, origins=origins)
+        return cls(**values, hub_token=_hub_token(environ), origins=origins)
 
     def but(self, **changes: Any) -> Config:
         """Return these settings with some replaced."""
@@ -174,6 +185,21 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
     import difflib  # start-up: only when a name is wrong
 
     return {name: next(iter(difflib.get_close_matches(name, sorted(known), n=1)), "") for name in unknown}
+
+
+def _hub_token(environ: Mapping[str, str]) -> HubToken | None:
+    """Return how the user is known to the Hub, found where ``huggingface_hub`` finds it. No file is read yet."""
+    if environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return None
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if environ.get(variable, "").strip():
+            return HubToken(variable, text=environ[variable])
+    cache = environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
+    home = environ.get("HF_HOME") or os.path.join(cache, "huggingface")
+    path = environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")
+    path = _VARIABLE.sub(lambda match: environ.get(match[1] or match[2], match[0]), path)
+    path = os.path.expanduser(path)
+    return HubToken(path, file=Path(path))
 
 
 def config_files(environ: Mapping[str, str]) -> list[Path]:
@@ -253,6 +279,16 @@ def _mirrors(value: object) -> tuple[Source, ...]:
     # In the environment blanks part them, or commas before another URL: colons and commas stand inside of URLs.
     items = _list(_BETWEEN_MIRRORS.sub(" ", value) if isinstance(value, str) else value, " ")
     return tuple(Source.parse(item if is_source(item) else "./" + item) for item in items)
+
+
+def _endpoint(value: object) -> Source:
+    if not isinstance(value, str):
+        raise InvalidConfig("not a URL")
+    endpoint = Source.parse(value.rstrip("/"))
+    parts = urlsplit(endpoint.url)
+    if parts.scheme not in {"https", "http"} or parts.query or parts.username is not None:
+        raise InvalidConfig(f"an http(s) URL without credentials and query is needed, like {ENDPOINT}")
+    return endpoint
 
 
 def _order(value: object) -> tuple[Step, ...]:
@@ -335,6 +371,7 @@ SETTINGS: dict[str, Callable[[object], object]] = {
     "locked": _paths,
     "link": _link,
     "ca_bundle": _path,
+    "hub_endpoint": _endpoint,
 }
-if set(SETTINGS) != {item.name for item in fields(Config)} - {"origins"}:
+if set(SETTINGS) != {item.name for item in fields(Config)} - {"origins", "hub_token"}:
     raise AssertionError("every setting has its reader")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -114,8 +114,21 @@ class Landing:
     def _record(self, layout: Layout) -> None:
         candidate, done = self._candidate, self._done
         source = candidate.source if candidate.kind == "origin" else self.wanted.source
+        # What a mirror on the Hub declares is of the mirror's file.
+        declared = done.declared if candidate.kind == "origin" else None
+        ref = Ref(
+            source,
+            done.digest,
+            done.size,
+            datetime.now(UTC),
+            candidate.kind,
+            commit=declared.commit if declared is not None else "",
+            etag=declared.etag if declared is not None else "",
+        )
         try:
-            write_ref(layout, Ref(source, done.digest, done.size, datetime.now(UTC), candidate.kind))
+            write_ref(layout, ref)
+            if (pinned := ref.pinned_source) is not None and pinned != source:
+                write_ref(layout, replace(ref, source=pinned))  # so that both are found offline
         except StoreError as error:
             # The blob is there and right; without a ref it is found by its pin, or fetched again.
             self._meter.note(f"the digest of {source} could not be recorded: {error}")

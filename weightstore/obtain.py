@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from weightstore.source import Source
     from weightstore.store.receipts import Receipts
     from weightstore.transfer.download import Downloaded
-    from weightstore.transfer.policy import Candidate
+    from weightstore.transfer.policy import Candidate, Route
     from weightstore.transfer.progress import Meter
-    from weightstore.transfer.transport import Transport
+    from weightstore.transfer.transports import Transports
 
 # So often may other processes take a download over before it is given up.
 _LOSSES = 3
@@ -45,48 +45,15 @@ Known = Literal["pin", "ref", "nothing"]
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """What the stores know of a wanted blob: its digest and how that is known, and a verified copy if there is one."""
+    """What the stores know of a wanted blob: its digest and how that is known, and a verified copy if there is one.
+
+    ``ref`` is the record that tells the digest, where it is known by one.
+    """
 
     digest: Digest | None
     known_by: Known
     hit: Hit | None
-
-
-class Transports:
-    """The transports of one client, made when first used: importing the network costs 0.1 s that a hit never pays."""
-
-    def __init__(self, config: Config) -> None:
-        from weightstore.transfer.connections import Connections
-
-        self._config = config
-        self._http: Transport | None = None
-        self._lock = threading.Lock()
-        self.connections = Connections(config.max_connections)
-
-    def transport_for(self, source: Source) -> Transport:
-        if source.scheme == "file":
-            from weightstore.transfer.file import FileTransport
-
-            return FileTransport()
-        with self._lock:
-            if self._http is None:
-                from weightstore import __version__
-                from weightstore.transfer.http import HttpTransport
-
-                self._http = HttpTransport(
-                    connect_timeout_s=self._config.connect_timeout_s,
-                    read_timeout_s=self._config.read_timeout_s,
-                    pool_size=self._config.max_connections,
-                    user_agent=f"weightstore/{__version__}",
-                    ca_bundle=str(self._config.ca_bundle) if self._config.ca_bundle else None,
-                )
-            return self._http
-
-    def interrupt(self) -> None:
-        """End all reads from the network that are under way."""
-        with self._lock:
-            if self._http is not None:
-                self._http.interrupt()
+    ref: Ref | None = None
 
 
 class Obtainer:
@@ -120,13 +87,27 @@ class Obtainer:
         """
         note = note or self._note
         layers = self.layers()
-        digest, known_by = self._known_digest(wanted, layers, note)
+        digest, ref = self._known_digest(wanted, layers, note)
         hit = find_blob(digest, layers, self.receipts, note=note) if digest is not None else None
-        return Located(digest, known_by, hit)
+        return Located(digest, "nothing" if digest is None else "pin" if ref is None else "ref", hit, ref)
 
     def known_digest(self, wanted: Wanted) -> Digest | None:
         """Return the digest that some weights have, by their pin or by what a layer recorded; opens no blob."""
         return self._known_digest(wanted, self.layers(), self._note)[0]
+
+    def known_commit(self, wanted: Wanted, digest: Digest) -> str:
+        """Return the commit at which a file on the Hub was seen to have a digest; empty where none was recorded."""
+        asked = wanted.source.hub_file
+        if asked is None or asked.is_commit:
+            return asked.revision if asked is not None else ""
+        for source in wanted.sources:
+            found = source.hub_file
+            if found is None or found.at(asked.revision) != asked:
+                continue  # an alternative in another repository
+            ref = find_ref(source, self.layers(), pin=Pin.of(digest), note=self._note)
+            if ref is not None and ref.commit:
+                return ref.commit
+        return ""
 
     def find(self, digest: Digest) -> Hit | None:
         """Look for a blob by its digest in all layers, as :meth:`locate` does. The blob that is found is open."""
@@ -134,14 +115,14 @@ class Obtainer:
 
     def _known_digest(
         self, wanted: Wanted, layers: Sequence[Layer], note: Callable[[str], None]
-    ) -> tuple[Digest | None, Known]:
+    ) -> tuple[Digest | None, Ref | None]:
         if (digest := wanted.pin.digest) is not None:
-            return digest, "pin"
+            return digest, None
         for source in wanted.sources:
             ref = find_ref(source, layers, pin=wanted.pin, note=note)
             if ref is not None and not (_has_changed(source, ref) and not wanted.pin.is_pinned):
-                return ref.digest, "ref"
-        return None, "nothing"
+                return ref.digest, ref
+        return None, None
 
     # -- fetching -----------------------------------------------------------------------------------------------
 
@@ -243,11 +224,9 @@ class Obtainer:
             NotPresent: there is none, as when we are offline.
             UntrustedSource: it has no pin, and the configuration wants one.
         """
-        from weightstore.transfer.policy import route
-
         if self.config.trust == "pinned" and not wanted.pin.is_pinned and located.known_by != "ref":
             raise UntrustedSource(source=wanted.source.display)
-        chosen = route(wanted, digest=located.digest, mirrors=self.config.mirrors, order=self.config.order)
+        chosen = self.route(wanted, located)
         candidates = [
             candidate
             for candidate in chosen.candidates
@@ -256,6 +235,18 @@ class Obtainer:
         if not candidates:
             raise self.not_present(wanted, located, notes=chosen.skipped)
         return candidates
+
+    def route(self, wanted: Wanted, located: Located) -> Route:
+        """Return the sources that would be asked for a missing blob, in order, were we online."""
+        from weightstore.transfer.policy import route  # start-up: not for a hit
+
+        return route(
+            wanted,
+            digest=located.digest,
+            mirrors=self.config.mirrors,
+            order=self.config.order,
+            recorded=located.ref.pinned_source if located.ref is not None else None,
+        )
 
     def not_present(self, wanted: Wanted, located: Located, *, notes: Sequence[str] = ()) -> WeightStoreError:
         """Return the error that says where we looked and what to run; of a local file that is gone, that it is gone."""
@@ -319,6 +310,8 @@ class Obtainer:
             except (IntegrityError, TransferError) as error:
                 if candidate.kind == "origin":
                     failures.append(error)
+                    if isinstance(error, DigestMismatch) and candidate != candidates[-1]:
+                        meter.note(f"{candidate.source} has other content now: asking further sources")
                 else:
                     meter.note(f"mirror passed over: {error}")
                 if mirror and isinstance(error, SourceUnavailable):
@@ -381,6 +374,8 @@ class Obtainer:
 
     def transports(self) -> Transports:
         """Return the transports of this process, made when first asked for."""
+        from weightstore.transfer.transports import Transports  # start-up: not for a hit
+
         if self._process != os.getpid():
             # Connections must not be shared with the process that forked us, nor a lock that it held.
             self._process, self._lock, self._transports = os.getpid(), threading.Lock(), None

@@ -134,6 +134,11 @@ def _encode(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, ensure_ascii=False) + "\n").encode()
 
 
+def is_etag(text: str) -> bool:
+    """Tell whether text is what the Hub calls content: a SHA-256 or a Git object id, in lower-case digits."""
+    return _ETAG.fullmatch(text) is not None
+
+
 def timestamp(moment: datetime) -> str:
     """Return a moment as it is recorded: UTC, seconds, ISO 8601."""
     return moment.astimezone(UTC).replace(microsecond=0).isoformat().replace("+00:00", "Z")
@@ -197,9 +202,15 @@ class Ref:
         fields.done()
         if ref.commit and not is_commit(ref.commit):
             raise fields.error("'commit' is not a commit")
-        if ref.etag and not _ETAG.fullmatch(ref.etag):
+        if ref.etag and not is_etag(ref.etag):
             raise fields.error("'etag' is not what the Hub calls content")
         return ref
+
+    @property
+    def pinned_source(self) -> Source | None:
+        """The same file at the commit that its branch meant; None of what is not on the Hub."""
+        hub_file = self.source.hub_file
+        return Source(str(hub_file.at(self.commit))) if hub_file is not None and self.commit else None
 
     @staticmethod
     def _via(fields: Fields) -> Via:

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,13 @@ printable = st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "),
 entries = st.builds(
     Locked,
     name=printable | st.sampled_from(["\"quoted\" 'name'", "back\\slash", "# no comment", "[[weights]]", "模型"]),
-    source=st.sampled_from(["https://host/x.pth", "https://[::1]:8080/a?b=c", "file:///data/a%20b", "http://h/è"]).map(
-        Source
-    ),
+    source=st.sampled_from(
+        ["https://host/x.pth", "https://[::1]:8080/a?b=c", "file:///data/a%20b", "http://h/è", "hf://o/m/x"]
+    ).map(Source),
     digest=st.text(HEX, min_size=64, max_size=64).map(Digest),
     size=st.integers(0, MAX_SIZE),
+    asked_by=st.just("") | printable,
+    commit=st.just("") | st.text(HEX, min_size=40, max_size=40),
 )
 lockfiles = st.lists(entries, max_size=5, unique_by=lambda entry: entry.name).map(
     lambda found: Lockfile(tuple(sorted(found, key=lambda entry: entry.name)))
@@ -209,6 +212,13 @@ def test_missing_field_is_refused(field: str) -> None:
         ('"https://host/x"', '"./x"', "known schemes"),
         ('"https://host/x"', '"https://host/x#sha256=deadbeef"', "fragment"),
         ('"https://host/x"', '"../../etc/passwd"', "known schemes"),
+        ('"https://host/x"', '"hf://org/model/../x"', "not the path of a file"),
+        ("size = 5", 'size = 5\ncommit = "main"', "commit is not a commit"),
+        ("size = 5", "size = 5\ncommit = 5", "commit is not a commit"),
+        ("size = 5", f'size = 5\ncommit = "{"C" * 40}"', "commit is not a commit"),
+        ("size = 5", 'size = 5\nasked_by = "a\\nb"', "asked_by is not a library's name"),
+        ("size = 5", f'size = 5\nasked_by = "{"x" * 201}"', "asked_by is not a library's name"),
+        ("size = 5", 'size = 5\netag = "x"', "and nothing else"),
     ],
 )
 def test_wrong_field_is_refused_with_its_entry(old: str, new: str, reason: str) -> None:
@@ -343,7 +353,8 @@ def test_same_content_from_new_credentials_is_no_drift() -> None:
 def test_merged_with_update_everything_new_is_in_and_nothing_else_is_lost(one: Lockfile, other: Lockfile) -> None:
     merged = one.merge(other.entries, update=True, place=PLACE)
 
-    assert set(other.entries) <= set(merged.entries)
+    by_name = {entry.name: entry for entry in merged.entries}
+    assert all(by_name[entry.name].is_same_content(entry) for entry in other.entries)
     assert {entry.name for entry in merged.entries} == {entry.name for entry in one.entries + other.entries}
     assert list(merged.entries) == sorted(merged.entries, key=lambda entry: entry.name)
     assert merged.merge(other.entries, update=False, place=PLACE) == merged
@@ -354,6 +365,31 @@ def test_locked_blob_is_wanted_exactly() -> None:
 
     assert (wanted.name, wanted.source, wanted.pin) == (RESNET.name, RESNET.source, Pin.of(A))
     assert wanted.exact_size == RESNET.size
+
+
+def test_a_branch_is_wanted_with_the_commit_that_it_was() -> None:
+    locked = Locked("x", Source("hf://org/model/x.bin"), A, 1, commit="c" * 40)
+
+    assert locked.wanted().alternatives == (Source(f"hf://org/model@{'c' * 40}/x.bin"),)
+    assert replace(locked, commit="").wanted().alternatives == ()
+
+
+def test_a_commit_is_wanted_once() -> None:
+    source = Source(f"hf://org/model@{'c' * 40}/x.bin")
+
+    assert Locked("x", source, A, 1, commit="c" * 40).wanted().sources == (source,)
+
+
+def test_locking_the_same_again_keeps_who_asked_and_the_commit() -> None:
+    known = Locked("x", Source("hf://org/model/x.bin"), A, 1, asked_by="timm", commit="c" * 40)
+    bare = replace(known, asked_by="", commit="")
+
+    assert Lockfile((known,)).merge([bare], update=False, place=PLACE).entries == (known,)
+    newer = replace(bare, commit="d" * 40)
+    merged = Lockfile((known,)).merge([newer], update=False, place=PLACE)
+    assert merged.entries == (replace(known, commit="d" * 40),)
+    changed = replace(bare, digest=B)
+    assert Lockfile((known,)).merge([changed], update=True, place=PLACE).entries == (changed,)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

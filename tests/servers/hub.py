@@ -8,21 +8,22 @@
 It speaks what the Hub does as far as models are downloaded: `/{repo}/resolve/{revision}/{file}`, its redirects and
 headers, `/api/models/…` and the errors; that the real `huggingface_hub` client is content with it is tested. What
 belongs to git LFS (see `add`) is redirected to `hub.cdn`, a HostileServer on another port, which can be told to
-misbehave: `hub.cdn.serve(hub.cdn_path(content), content, truncate(after=1000))`.
+misbehave: `hub.cdn_behaviours = [truncate(after=1000, times=1)]`.
 """
 
 import hashlib
 import json
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from tests.servers.exchange import Exchange, Request, Resource, answer_well, transmit
+from tests.servers.behaviours import Behaviour
+from tests.servers.exchange import DERIVED, CutShort, Exchange, Request, Resource, answer_well, transmit
 from tests.servers.hostile import HostileServer
 from tests.servers.wire import Connection, Head, Listener
 
@@ -91,11 +92,15 @@ class HubServer:
     """Serves model repositories on two loopback ports: the Hub's, and that of the CDN with the large files.
 
     Small files are redirected to a cached address of the Hub itself, as huggingface.co does; `direct` serves them at
-    once, as mirrors of it do. With `fresh_etags` the CDN's own ETags change with every redirect.
+    once, as mirrors of it do. With `fresh_etags` the CDN's own ETags change with every redirect. `cdn_behaviours` are
+    what the CDN does to the answers at each URL that is redirected to from then on; of `small_file_behaviours` each is
+    done once, to the next answer with a small file.
     """
 
     def __init__(self, *, direct: bool = False, fresh_etags: bool = False) -> None:
         self.cdn = HostileServer()
+        self.cdn_behaviours: Sequence[Behaviour] = ()
+        self.small_file_behaviours: list[Behaviour] = []
         self._listener = Listener(self._converse)
         self._direct = direct
         self._fresh_etags = fresh_etags
@@ -193,9 +198,13 @@ class HubServer:
     def _converse(self, connection: Connection) -> None:
         while (head := connection.read_head()) is not None:
             exchange = self._prepare(head, connection)
-            if not transmit(exchange, connection, wants_close=head.wants_close, leave=lambda: None):
+            try:
+                if not transmit(exchange, connection, wants_close=head.wants_close, leave=lambda: None):
+                    return
+            except CutShort:
                 return
-            exchange.let_go()
+            finally:
+                exchange.let_go()
 
     def _prepare(self, head: Head, connection: Connection) -> Exchange:
         request = Request(head.method, head.target, head.headers, connection.number, time.time())
@@ -267,8 +276,9 @@ class HubServer:
         self._redirects += 1
         if content.is_lfs:
             path = f"{self.cdn_path(content.data)}?X-Amz-Expires=3600&X-Amz-Signature={self._redirects:064x}"
-            if self._fresh_etags:
-                self.cdn.serve(path, content.data, etag=f'"{self._redirects}"', last_modified=None)
+            if self._fresh_etags or self.cdn_behaviours:
+                etag = f'"{self._redirects}"' if self._fresh_etags else DERIVED
+                self.cdn.serve(path, content.data, self.cdn_behaviours, etag=etag, last_modified=None)
             status, location = HTTPStatus.FOUND, self.cdn.url(path)
         else:
             path = f"{_RESOLVE_CACHE}{name}/{commit}/{quote(file)}"
@@ -286,6 +296,8 @@ class HubServer:
     def _send(self, exchange: Exchange, commit: str, content: HubContent) -> None:
         exchange.resource = Resource.of(content.data, etag=f'"{content.etag}"', last_modified=None)
         answer_well(exchange)
+        if self.small_file_behaviours:
+            self.small_file_behaviours.pop(0).effect(exchange)
         exchange.headers["X-Repo-Commit"] = commit
 
     # -- the API ------------------------------------------------------------------------------------------------

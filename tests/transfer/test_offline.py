@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,11 @@ import pytest
 from tests.servers.hostile import HostileServer
 from weightstore.client import Client
 from weightstore.config import Config
+from weightstore.digest import Digest
+from weightstore.records import Ref
+from weightstore.source import Source
+from weightstore.store.layout import Layout
+from weightstore.store.refs import write_ref
 
 PRELUDE = """
 import socket, sys
@@ -70,6 +76,29 @@ assert [step.answer for step in steps if step.place.startswith("origin")] == ["n
 client = Client(Config(home=Path(home + "2"), state=Path(state), offline=True, layers=(Path(home),)))
 assert client.path(url).is_relative_to(home)
 """,
+    "a file on the Hub": """
+client = Client(Config(home=Path(home), state=Path(state), offline=True))
+digests = {client.path(source).read_bytes()[:9] for source in ("hf://o/m/x.bin", "hf://o/m@" + "a" * 40 + "/x.bin")}
+assert len(digests) == 1
+for source in ("hf://o/m@next/x.bin", "hf://o/m/y.bin#sha256=" + "0" * 64):
+    for ask in (client.path, client.inspect):
+        try:
+            ask(source)
+        except NotPresent as error:
+            assert "weightstore prefetch" in str(error), error
+        else:
+            raise AssertionError
+assert [step.answer for step in client.why("hf://o/m/y.bin").steps][-1] == "not asked: offline"
+""",
+    "a mirror on the Hub": """
+client = Client(Config(home=Path(home), state=Path(state), offline=True, mirrors=(Source("hf://o/m/mirror"),)))
+try:
+    client.path(missing + "#sha256=" + digest)
+except NotPresent:
+    pass
+else:
+    raise AssertionError
+""",
     "a mirror by URL": """
 client = Client(Config(home=Path(home), state=Path(state), offline=True, mirrors=(Source("https://mirror.example"),)))
 try:
@@ -96,7 +125,10 @@ def run(case: str, *arguments: str, environ: dict[str, str] | None = None) -> No
 def arguments(server: HostileServer, config: Config, data: bytes, tmp_path: Path) -> list[str]:
     """A store with one file, a source that it lacks, and a mirror by path that has a blob."""
     url = server.serve("/x", data)
-    Client(config).path(url)
+    blob = Client(config).path(url)
+    for revision in ("main", "a" * 40):
+        source = Source(f"hf://o/m@{revision}/x.bin")
+        write_ref(Layout(config.home), Ref(source, Digest(blob.name), len(data), datetime.now(UTC), commit="a" * 40))
     digest = hashlib.sha256(b"mirrored").hexdigest()
     blobs = tmp_path / "mirror" / "blobs" / "sha256"
     blobs.mkdir(parents=True)

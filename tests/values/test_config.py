@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -23,6 +24,7 @@ from weightstore.config import (
     variable_of,
 )
 from weightstore.errors import InvalidConfig
+from weightstore.hub import HubToken
 from weightstore.source import Source
 
 # Every setting: a text for the environment, a TOML value, and what both mean.
@@ -51,6 +53,7 @@ EVERY_SETTING: dict[str, tuple[str, str, object]] = {
     "locked": ("/a.lock:/b.lock", '["/a.lock", "/b.lock"]', (Path("/a.lock"), Path("/b.lock"))),
     "link": ("copy", '"copy"', "copy"),
     "ca_bundle": ("/etc/ca.pem", '"/etc/ca.pem"', Path("/etc/ca.pem")),
+    "hub_endpoint": ("https://hub.example/hf/", '"https://hub.example/hf"', Source("https://hub.example/hf")),
 }
 BY_SETTING = pytest.mark.parametrize("name", EVERY_SETTING)
 
@@ -83,7 +86,7 @@ def load(
 
 
 def test_every_setting_is_tried_here() -> None:
-    assert set(EVERY_SETTING) == set(SETTINGS) == {item.name for item in fields(Config)} - {"origins"}
+    assert set(EVERY_SETTING) == set(SETTINGS) == {item.name for item in fields(Config)} - {"origins", "hub_token"}
 
 
 @BY_SETTING
@@ -251,6 +254,80 @@ def test_our_own_setting_wins_over_openssls_variable(tmp_path: Path) -> None:
     assert load(environ | {"WEIGHTSTORE_CA_BUNDLE": "/a.pem"}).ca_bundle == Path("/a.pem")
     assert load(environ, toml='ca_bundle = "/b.pem"\n', at=tmp_path).ca_bundle == Path("/b.pem")
     assert load({"SSL_CERT_FILE": ""}).ca_bundle is None
+
+
+# -- the Hub ----------------------------------------------------------------------------------------------------------
+
+
+def test_hugging_faces_own_variable_names_the_endpoint() -> None:
+    config = load({"HF_ENDPOINT": "https://hub.example/"})
+
+    assert config.hub_endpoint == Source("https://hub.example")
+    assert config.origins == {"hub_endpoint": "HF_ENDPOINT"}
+    assert load({}).hub_endpoint == Source("https://huggingface.co")
+    assert load({"HF_ENDPOINT": ""}).hub_endpoint == Source("https://huggingface.co")
+
+
+def test_our_own_setting_wins_over_hugging_faces_variable(tmp_path: Path) -> None:
+    environ = {"HF_ENDPOINT": "https://hub.example"}
+
+    assert load(environ | {"WEIGHTSTORE_HUB_ENDPOINT": "http://a:80"}).hub_endpoint == Source("http://a:80")
+    toml = 'hub_endpoint = "https://b"\n'
+    assert load(environ, toml=toml, at=tmp_path).hub_endpoint == Source("https://b")
+
+
+@pytest.mark.parametrize("text", ["hub.example", "./hub", "file:///hub", "hf://a/b/c", "https://h/?a=b", "https://h#x"])
+def test_what_is_no_endpoint_is_refused(text: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"^HF_ENDPOINT: hub_endpoint: "):
+        load({"HF_ENDPOINT": text})
+
+
+def test_an_endpoint_with_credentials_is_refused_and_not_shown() -> None:
+    with pytest.raises(InvalidConfig, match="without credentials") as caught:
+        load({"HF_ENDPOINT": "https://me:s3cret@hub.example"})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "place"),
+    [
+        ({}, "~/.cache/huggingface/token"),
+        ({"XDG_CACHE_HOME": "/c"}, "/c/huggingface/token"),
+        ({"XDG_CACHE_HOME": "/c", "HF_HOME": "/h"}, "/h/token"),
+        ({"HF_HOME": "~/hf"}, "~/hf/token"),
+        ({"HF_HOME": "$SCRATCH/${WHO}", "SCRATCH": "/s", "WHO": "me"}, "/s/me/token"),
+        ({"HF_HOME": "/h", "HF_TOKEN_PATH": "/run/token"}, "/run/token"),
+        ({"HF_TOKEN": " \n"}, "~/.cache/huggingface/token"),
+    ],
+)
+def test_the_file_of_the_hubs_token_is_where_hugging_face_has_it(environ: dict[str, str], place: str) -> None:
+    path = os.path.expanduser(place)
+    assert load(environ).hub_token == HubToken(path, file=Path(path))
+    judged = subprocess.run(
+        [sys.executable, "-c", "from huggingface_hub import constants; print(constants.HF_TOKEN_PATH)"],
+        env={"HOME": os.environ["HOME"], **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert judged.stdout.strip() == path
+
+
+def test_the_hubs_token_comes_from_the_environment_first() -> None:
+    older = {"HUGGING_FACE_HUB_TOKEN": "hf_old"}
+
+    assert load(older).hub_token == HubToken("HUGGING_FACE_HUB_TOKEN", text="hf_old")
+    assert load(older | {"HF_TOKEN": "hf_new"}).hub_token == HubToken("HF_TOKEN", text="hf_new")
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
+def test_no_token_is_sent_where_hugging_face_would_send_none(value: str) -> None:
+    assert load({"HF_TOKEN": "hf_x", "HF_HUB_DISABLE_IMPLICIT_TOKEN": value}).hub_token is None
+    assert load({"HF_TOKEN": "hf_x", "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0"}).hub_token is not None
+
+
+def test_the_hubs_token_is_in_no_text_of_the_configuration() -> None:
+    assert "s3cret" not in repr(load({"HF_TOKEN": "s3cret"}))
 
 
 # -- values -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Records on disk: read as they were written, and refused when anything about them is wrong."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -37,6 +38,7 @@ sources = st.sampled_from(
         "http://[::1]:8080/a/../b?v=1&w=%20",
         "https://user:pw@host/modèle-模型.pth?token=x",
         "file:///data/a%20b.pth",
+        "hf://org/model@v1/sub/model.safetensors",
     ]
 ).map(Source)
 sizes = st.integers(0, MAX_SIZE)
@@ -45,6 +47,7 @@ zones = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(mi
 printable = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=20)
 
 infos = st.sampled_from(SHARINGS).map(StoreInfo)
+commits = st.just("") | st.text(HEX, min_size=40, max_size=40)
 refs = st.builds(
     Ref,
     sources,
@@ -52,6 +55,8 @@ refs = st.builds(
     sizes,
     st.builds(lambda moment, zone: moment.replace(tzinfo=zone), moments, zones),
     st.sampled_from(VIAS),
+    commit=commits,
+    etag=commits | st.text(HEX, min_size=64, max_size=64),
 )
 owners = st.builds(
     Owner,
@@ -324,6 +329,14 @@ def test_other_version_is_refused_and_says_which_is_read(record: Record, version
         (REF, "digest", "sha256:deadbeef", "'digest': "),
         (REF, "via", "magic", "'via' is not one of origin, mirror"),
         (REF, "via", "origin\n", "'via' contains control characters"),
+        (REF, "commit", "main", "'commit' is not a commit"),
+        (REF, "commit", "a" * 39, "'commit' is not a commit"),
+        (REF, "commit", "A" * 40, "'commit' is not a commit"),
+        (REF, "commit", 5, "'commit' is not str"),
+        (REF, "etag", "../../x", "'etag' is not what the Hub calls content"),
+        (REF, "etag", "a" * 41, "'etag' is not what the Hub calls content"),
+        (REF, "etag", '"' + "a" * 40 + '"', "'etag' is not what the Hub calls content"),
+        (REF, "etag", None, "'etag' is not str"),
         (REF, "seen_at", "yesterday", "'seen_at': Invalid isoformat string"),
         (REF, "seen_at", "2024-01-31T12:00:00", "'seen_at' has no time zone"),
         (REF, "seen_at", "2024-13-31T12:00:00Z", "'seen_at': "),
@@ -349,6 +362,16 @@ def test_other_version_is_refused_and_says_which_is_read(record: Record, version
 )
 def test_field_with_an_impossible_value_is_refused(record: Record, name: str, value: object, reason: str) -> None:
     assert reason in refusal(type(record), changed(record, **{name: value}))
+
+
+def test_a_ref_of_a_file_on_the_hub_has_its_commit_and_etag() -> None:
+    commit, etag = "c" * 40, "e" * 64
+    ref = replace(REF, source=Source("hf://org/model/x.bin"), commit=commit, etag=etag)
+
+    assert fields_of(ref) == fields_of(REF) | {"source": "hf://org/model@main/x.bin", "commit": commit, "etag": etag}
+    assert ref.pinned_source == Source(f"hf://org/model@{commit}/x.bin")
+    assert replace(ref, commit="").pinned_source is None
+    assert REF.pinned_source is None
 
 
 def test_store_of_a_later_layout_is_refused_before_its_new_fields_are_looked_at() -> None:

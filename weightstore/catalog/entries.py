@@ -219,10 +219,10 @@ class Catalog:
                 yield self.entry(enum, member)
 
     def entry_of_source(self, source: Source) -> Entry | None:
-        """Return the entry that comes from a source, as the catalog writes it, or None."""
+        """Return the entry that comes from a source, or None. The catalog writes it as :func:`str` does."""
         if self._by_url is None:
             self._by_url = {
-                str(values.get("source")).partition("#")[0]: (enum, member)
+                _url(str(values.get("source"))): (enum, member)
                 for enum, about in self._enums.items()
                 for member, values in about["entries"].items()
             }
@@ -269,6 +269,17 @@ class Catalog:
             legacy=_field(about, "legacy", dict) or {},
             related=related,
         )
+
+
+def _url(text: str) -> str:
+    """Return the source that an entry names. On the Hub it may leave out its branch."""
+    url = text.partition("#")[0]
+    if not url.startswith("hf://"):
+        return url  # parsing a thousand of them to find one would take longer than to load it
+    try:
+        return Source(url).display
+    except InvalidSource:
+        return url  # who asks for the entry is told
 
 
 def _field(values: Mapping[str, Any], name: str, kind: type) -> Any:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from weightstore.digest import Digest, Pin
@@ -59,7 +59,8 @@ class Locked:
 
     def wanted(self) -> Wanted:
         hub_file = self.source.hub_file
-        pinned = () if hub_file is None or not self.commit else (Source(str(hub_file.at(self.commit))),)
+        is_branch = hub_file is not None and self.commit not in {"", hub_file.revision}
+        pinned = (Source(str(hub_file.at(self.commit))),) if hub_file is not None and is_branch else ()
         return Wanted(self.name, self.source, Pin.of(self.digest), self.size, size_is_exact=True, alternatives=pinned)
 
 
@@ -153,6 +154,8 @@ class Lockfile:
                     found=f"{entry.digest} ({entry.size} bytes) from {entry.source}",
                     remedy="If the change is meant, lock again with --update.",
                 )
+            if known is not None and known.is_same_content(entry):  # what a run or the Hub once told stays known
+                entry = replace(entry, asked_by=entry.asked_by or known.asked_by, commit=entry.commit or known.commit)
             merged[entry.name] = entry
         return Lockfile(tuple(sorted(merged.values(), key=lambda entry: entry.name)))
 

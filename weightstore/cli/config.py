@@ -10,6 +10,7 @@ import click
 
 from weightstore.cli.options import command_with_example, shared_options
 from weightstore.errors import InvalidInput, StoreError
+from weightstore.source import Source
 
 if TYPE_CHECKING:
     from weightstore.cli.settings import Settings
@@ -36,6 +37,7 @@ _ABOUT = {
     "locked": ("lockfiles whose digests count for other libraries' downloads", '["/project/weights.lock"]'),
     "link": ("how blobs appear in other libraries' caches: auto, reflink, symlink, hardlink or copy", '"auto"'),
     "ca_bundle": ("certificates to trust instead of the usual ones", '"/etc/ssl/certs/site.pem"'),
+    "hub_endpoint": ("where hf:// sources are asked for", '"https://huggingface.co"'),
 }
 
 
@@ -101,7 +103,7 @@ def _described(config: Config, name: str) -> dict[str, object]:
 
 
 def _is_place(value: object) -> bool:
-    return isinstance(value, Path)
+    return isinstance(value, Path | Source)
 
 
 def _text(value: object, *, separator: str = " ") -> str:

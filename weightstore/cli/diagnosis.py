@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from weightstore.config import unknown_variables
-from weightstore.errors import StoreError, WeightStoreError
+from weightstore.errors import InvalidConfig, StoreError, WeightStoreError
 from weightstore.source import Source
 from weightstore.store.filesystem import Findings, mount_of, probe, room
 from weightstore.store.layout import open_layout
@@ -278,25 +278,20 @@ def _directory_mirror(mirror: Source) -> Finding:
 
 
 def _web_mirror(mirror: Source, config: Config) -> Finding:
-    from weightstore.transfer.http import HttpTransport  # start-up: only where a mirror is asked
+    from weightstore.transfer.transports import Transports  # start-up: only where a mirror is asked
 
     base, question, query = mirror.url.partition("?")
-    transport = HttpTransport(
-        connect_timeout_s=_TIMEOUT_S,
-        read_timeout_s=_TIMEOUT_S,
-        pool_size=1,
-        user_agent="weightstore-doctor",
-        ca_bundle=str(config.ca_bundle) if config.ca_bundle else None,
-    )
+    source = Source(f"{base.rstrip('/')}/store.json{question}{query}")
+    transports = Transports(config.but(connect_timeout_s=_TIMEOUT_S, read_timeout_s=_TIMEOUT_S, max_connections=1))
     began = time.monotonic()
     try:
-        body = transport.open(Source(f"{base.rstrip('/')}/store.json{question}{query}"))
+        body = transports.transport_for(source).open(source)
         with contextlib.closing(body):
             body.read(4096)
     except WeightStoreError as error:
         return Finding("mirrors", "warn", "mirror", str(error), "It will be passed over, at the cost of the time-out.")
     finally:
-        transport.close()
+        transports.close()
     return Finding("mirrors", "ok", "mirror", f"{mirror}: answers in {(time.monotonic() - began) * 1000:.0f} ms")
 
 
@@ -310,6 +305,7 @@ def _network(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
         )
     yield from _proxies(environ)
     yield _certificates(config, environ)
+    yield _hub(config)
 
 
 def _proxies(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -359,6 +355,18 @@ def _certificates(config: Config, environ: Mapping[str, str]) -> Finding:
         )
     count = len(context.get_ca_certs())
     return Finding("network", "ok", "certificates", f"{path} ({name})" + (f": {count} certificates" if count else ""))
+
+
+def _hub(config: Config) -> Finding:
+    from weightstore.transfer.hub import read_token  # start-up: not for the command line's other commands
+
+    endpoint, token = config.hub_endpoint.url, config.hub_token
+    try:
+        is_logged_in = token is not None and read_token(token) != ""
+    except InvalidConfig as error:
+        return Finding("network", "warn", "hub", f"{endpoint}, {error}", "No hf:// source can be fetched.")
+    whose = f"logged in by {token.place}" if token is not None and is_logged_in else "not logged in"
+    return Finding("network", "ok", "hub", f"{endpoint}, {whose}")
 
 
 def _clock() -> Iterator[Finding]:

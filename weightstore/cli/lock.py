@@ -99,6 +99,8 @@ def _report(settings: Settings, lockfile: Lockfile, output: Path, what: str) -> 
                         "source": entry.source.display,
                         "digest": str(entry.digest),
                         "size_bytes": entry.size,
+                        "asked_by": entry.asked_by or None,
+                        "commit": entry.commit or None,
                     }
                     for entry in lockfile.entries
                 ],

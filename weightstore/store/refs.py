@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from weightstore.errors import InvalidRecord
@@ -45,6 +46,8 @@ def _read(path: Path) -> Ref | None:
 def write_ref(layout: Layout, ref: Ref) -> None:
     """Record a fact. An equal one (same digest and size) is left as it is: it is the earlier sighting.
 
+    Where a branch moved on and its file stayed the same, the newer commit is recorded; and one where there was none.
+
     Raises:
         StoreError: it cannot be written.
     """
@@ -53,8 +56,11 @@ def write_ref(layout: Layout, ref: Ref) -> None:
     except InvalidRecord:
         known = None
     if known is not None and (known.digest, known.size) == (ref.digest, ref.size):
-        if known.via == ref.via or ref.via != "origin":
+        is_newer = bool(ref.commit) and ref.commit != known.commit and (ref.via == "origin" or not known.commit)
+        if not is_newer and (known.via == ref.via or ref.via != "origin"):
             return
+        if ref.via != "origin":
+            ref = replace(ref, seen_at=known.seen_at, via=known.via)
     elif known is not None and known.via == "origin" and ref.via != "origin":
         return  # what the origin was seen to serve is not overwritten by what a mirror served under a pin
     with translated(layout.refs):

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from weightstore.store.layout import Layout
     from weightstore.transfer.connections import Connections
     from weightstore.transfer.retry import RetryPolicy
-    from weightstore.transfer.transport import Answer, Body, Transport
+    from weightstore.transfer.transport import Answer, Body, Declared, Transport
 
 # An attempt that brought less is one without progress, so that a source that drips cannot keep us forever.
 _WORTH_ASKING_BYTES = 4 << 20
@@ -81,11 +81,13 @@ class _State:
     is_resumed: bool = False
     is_pieced: bool = False
     may_range: bool = True
+    declared: Declared | None = None
 
     def start_anew(self) -> None:
         self.part.truncate(0)
         self.offset, self.hasher = 0, hashlib.sha256()
         self.total, self.validator, self.is_resumed, self.is_pieced = None, Validator(), False, False
+        self.declared = None
 
     @property
     def is_complete(self) -> bool:
@@ -97,12 +99,18 @@ class Downloaded:
     """A complete part: its content has ``digest`` and ``size`` bytes, of which ``received`` came just now.
 
     ``received`` is less than the size where a part was resumed, and more where something had to be fetched again.
+    ``declared`` is what the Hub said of it, and the bytes do not contradict.
     """
 
     part: Part
     digest: Digest
     size: int
     received: int
+    declared: Declared | None = None
+
+
+class DeclaredOtherwise(DigestMismatch):
+    """A source says beforehand that its content has another digest than the pin: no byte of it was used."""
 
 
 def download(
@@ -184,8 +192,8 @@ class _Download:
         except (SourceUnavailable, Cancelled, KeyboardInterrupt, SystemExit):
             self._leave(state)
             raise
-        except TransferError:
-            # A mirror that does not have it, for example: what an earlier source gave is for the next one.
+        except (TransferError, DeclaredOtherwise):
+            # A mirror that does not have it, a branch that moved on: what an earlier source gave is for the next one.
             if state.is_resumed:
                 self._leave(state)
             else:
@@ -212,6 +220,8 @@ class _Download:
                 self.meter.note(f"{error.reason}: starting anew")
                 state.start_anew()
                 state.may_range = False
+            except DeclaredOtherwise:
+                raise
             except DigestMismatch:
                 # The pieces may be of several versions, or the beginning was damaged while it lay, or the connection
                 # was cut where only its end tells the file's: once more, whole.
@@ -230,11 +240,14 @@ class _Download:
                     raise
                 self._pause(self.retry.delay_s(attempt, error), error)
             else:
-                return Downloaded(state.part, digest, state.offset, self.meter.received)
+                return Downloaded(state.part, digest, state.offset, self.meter.received, state.declared)
 
     def _compare(self, state: _State, digest: Digest) -> None:
         if not self.pin.matches(digest):
             raise DigestMismatch(source=self.source.display, expected=str(self.pin), actual=str(digest))
+        declared = state.declared.digest if state.declared is not None else None
+        if declared is not None and declared != digest:
+            raise DigestMismatch(source=self.source.display, expected=f"{declared} (by the Hub)", actual=str(digest))
         expected = self.limits.exact_size
         if expected is not None and state.offset != expected:
             raise SizeMismatch(source=self.source.display, expected=expected, actual=state.offset)
@@ -319,6 +332,9 @@ class _Download:
     def _accept(self, answer: Answer, state: _State) -> None:
         """Check an answer against what is known, before its first byte is used."""
         source = self.source.display
+        declared = answer.declared.digest if answer.declared is not None else None
+        if declared is not None and not self.pin.matches(declared):
+            raise DeclaredOtherwise(source=source, expected=str(self.pin), actual=str(declared))
         if answer.start not in {0, state.offset}:
             raise RefusedResponse(source=source, reason="sent another range than was asked for")
         changed = (
@@ -331,6 +347,7 @@ class _Download:
         # A partial answer may leave out what the first one said.
         state.total = state.total if answer.total is None else answer.total
         state.validator = answer.validator or state.validator
+        state.declared = answer.declared
         state.is_pieced |= not answer.self_delimiting
         is_delimited = answer.self_delimiting or (answer.start > 0 and state.total is not None)
         if not is_delimited and not self.pin.is_pinned and self.limits.exact_size is None:

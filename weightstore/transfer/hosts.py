@@ -7,7 +7,6 @@ a small file costs as much as the rest of Python's work.
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -45,7 +44,7 @@ class Hosts(HTTPAdapter):
         self._hosts: dict[tuple[str, str], _Host] = {}
 
     def get(
-        self, url: str, headers: Mapping[str, str], *, auth: tuple[str, str] | None = None
+        self, url: str, headers: Mapping[str, str], *, authorization: str | None = None
     ) -> urllib3.BaseHTTPResponse:
         """Return the answer to one GET, its body still to be read. Redirects are answers.
 
@@ -54,8 +53,8 @@ class Hosts(HTTPAdapter):
         """
         parts = urlsplit(url)
         sent = dict(headers)
-        if auth is not None:
-            sent["Authorization"] = "Basic " + base64.b64encode(":".join(auth).encode("latin-1")).decode()
+        if authorization is not None:
+            sent["Authorization"] = authorization
         key = (parts.scheme, parts.netloc.rpartition("@")[2])
         for is_last in (False, True):
             host = self._hosts.get(key) or self._connect(url, key)

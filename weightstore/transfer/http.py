@@ -12,14 +12,14 @@ Rules, each against something that was seen in the wild:
 
 from __future__ import annotations
 
+import base64
 import contextlib
-import email.utils
 import http.client
 import os
 import re
 import ssl
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urljoin, urlsplit
 
 import requests
@@ -27,29 +27,24 @@ import urllib3
 from requests.utils import get_netrc_auth, select_proxy
 
 from weightstore.errors import (
-    AccessDenied,
     InvalidSource,
     RefusedResponse,
-    SourceNotFound,
     SourceUnavailable,
 )
-from weightstore.records import MAX_SIZE, Validator
 from weightstore.source import Source
+from weightstore.transfer.answers import read_answer
 from weightstore.transfer.hosts import Hosts
-from weightstore.transfer.transport import Answer, RangeNotSatisfiable
 from weightstore.transfer.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from weightstore.records import Validator
+    from weightstore.transfer.transport import Answer
+
 MAX_REDIRECTS = 10
 _REDIRECTS = {301, 302, 303, 307, 308}
-_PASSING = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
-_STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
-_LONGEST_VALIDATOR = 1024
-_STRONG_DATE_S = 60
 _SMALLEST_BLOCK = 16 << 10
 _LARGEST_BLOCK = 1 << 20
 # With so much a file may begin, where the one before it came quickly.
@@ -68,7 +63,14 @@ class HttpBody:
     """
 
     def __init__(
-        self, source: Source, response: urllib3.BaseHTTPResponse, answer: Answer, watch: Watch, blocks: dict[str, int]
+        self,
+        source: Source,
+        response: urllib3.BaseHTTPResponse,
+        answer: Answer,
+        watch: Watch,
+        blocks: dict[str, int],
+        *,
+        host: str,
     ) -> None:
         self.blocked_since: float | None = None
         self._source = source
@@ -77,7 +79,7 @@ class HttpBody:
         self._left = None if answer.end is None else answer.end - answer.start
         # What the host's last file came in: of many small files, only the first is read in small steps.
         self._blocks = blocks
-        self._host = urlsplit(source.url).netloc
+        self._host = host
         self._block = blocks.get(self._host, _SMALLEST_BLOCK)
         self._watch = watch
         watch.add(self)
@@ -136,6 +138,26 @@ class HttpBody:
         _drop(self._response)
 
 
+class Guide(Protocol):
+    """Sees what a request meets on its way, where a kind of server says more than HTTP does."""
+
+    def met(self, response: urllib3.BaseHTTPResponse, headers: dict[str, str], *, redirects: bool) -> None:
+        """Look at an answer; ``headers`` are what the next request on the way will send, and may be changed.
+
+        Raises:
+            TransferError: the way ends here.
+        """
+        ...
+
+    def complete(self, answer: Answer, url: str) -> Answer:
+        """Return what the last answer says, at the URL where the way led, with what was learnt on the way.
+
+        Raises:
+            TransferError: the two contradict each other.
+        """
+        ...
+
+
 class HttpTransport:
     """Opens web sources through one pool of connections, safe to use from many threads."""
 
@@ -162,19 +184,44 @@ class HttpTransport:
     def open(
         self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None
     ) -> HttpBody:
+        return self.open_at(
+            source,
+            source.url,
+            start=start,
+            end=end,
+            validator=validator,
+            authorization=self._authorization(source),
+        )
+
+    def open_at(
+        self,
+        source: Source,
+        url: str,
+        *,
+        start: int,
+        end: int | None,
+        validator: Validator | None,
+        authorization: str | None,
+        guide: Guide | None = None,
+    ) -> HttpBody:
+        """Open a source that is to be had at a URL. ``authorization`` is for the URL's host, and never goes further.
+
+        Raises: as :meth:`open`, and what the guide raises.
+        """
         headers = dict(self._headers)
-        ranged = start > 0 or end is not None
-        if ranged:
+        if start > 0 or end is not None:
             headers["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
             if validator and validator.if_range:
                 headers["If-Range"] = validator.if_range
-        response = self._follow(source, headers)
+        response, place = self._follow(source, url, headers, authorization, guide)
         try:
-            answer = _answer(source, response, start=start, end=end, ranged=ranged)
+            answer = read_answer(source, response, start=start, end=end, ranged="Range" in headers)
+            if guide is not None:
+                answer = guide.complete(answer, place)
         except BaseException:
             _drop(response)
             raise
-        return HttpBody(source, response, answer, self._watch, self._blocks)
+        return HttpBody(source, response, answer, self._watch, self._blocks, host=urlsplit(place).netloc)
 
     def interrupt(self) -> None:
         self._watch.interrupt_all()
@@ -182,24 +229,32 @@ class HttpTransport:
     def close(self) -> None:
         self._hosts.close()
 
-    def _follow(self, source: Source, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
-        url = source.url
-        auth = self._credentials(url)
+    def _follow(
+        self, source: Source, url: str, headers: dict[str, str], authorization: str | None, guide: Guide | None
+    ) -> tuple[urllib3.BaseHTTPResponse, str]:
+        """Return the answer at the end of all redirects, and where that was."""
         first_host = _origin(url)
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(source, url, headers, auth if _origin(url) == first_host else None)
-            if response.status not in _REDIRECTS or "Location" not in response.headers:
-                return response
+            response = self._send(source, url, headers, authorization if _origin(url) == first_host else None)
+            redirects = response.status in _REDIRECTS and "Location" in response.headers
+            if guide is not None:
+                try:
+                    guide.met(response, headers, redirects=redirects)
+                except BaseException:
+                    _drop(response)
+                    raise
+            if not redirects:
+                return response, url
             location = response.headers["Location"]
             _drop(response)
             url = _redirected(source, url, location)
         raise RefusedResponse(source=source.display, reason=f"more than {MAX_REDIRECTS} redirects")
 
     def _send(
-        self, source: Source, url: str, headers: Mapping[str, str], auth: tuple[str, str] | None
+        self, source: Source, url: str, headers: Mapping[str, str], authorization: str | None
     ) -> urllib3.BaseHTTPResponse:
         try:
-            return self._hosts.get(url, headers, auth=auth)
+            return self._hosts.get(url, headers, authorization=authorization)
         except urllib3.exceptions.SSLError as error:
             if not isinstance(_innermost(error), ssl.SSLCertVerificationError):
                 raise SourceUnavailable(source=source.display, reason=f"no TLS connection ({_reason(error)})") from None
@@ -236,6 +291,16 @@ class HttpTransport:
             return {"verify": self._ca_bundle or True}
         # REQUESTS_CA_BUNDLE and its like are read by the configuration, which names what counts.
         return dict(self._session.merge_environment_settings(url, {}, True, self._ca_bundle, None))
+
+    def _authorization(self, source: Source) -> str | None:
+        """Return the value of an ``Authorization`` field for a source's host: of its URL, or of .netrc."""
+        found = self._credentials(source.url)
+        if found is None:
+            return None
+        try:
+            return "Basic " + base64.b64encode(":".join(found).encode("latin-1")).decode()
+        except UnicodeError as error:
+            raise RefusedResponse(source=source.display, reason=f"cannot be asked for: {_reason(error)}") from None
 
     def _credentials(self, url: str) -> tuple[str, str] | None:
         parts = urlsplit(url)
@@ -281,96 +346,6 @@ def _redirected(source: Source, url: str, location: str) -> str:
         return Source(target).url
     except InvalidSource:
         raise no_url from None
-
-
-def _answer(source: Source, response: urllib3.BaseHTTPResponse, *, start: int, end: int | None, ranged: bool) -> Answer:
-    _refuse_errors(source, response)
-    headers = response.headers
-    encoding = headers.get("Content-Encoding", "").strip().lower()
-    if encoding not in {"", "identity"}:
-        raise RefusedResponse(source=source.display, reason=f"sent the file encoded ({encoding[:40]!r}), unasked")
-    chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
-    length = None if chunked else _length(source, headers.get("Content-Length"))
-    validator = _validator(headers)
-    if response.status == 206:
-        if not ranged:
-            raise RefusedResponse(source=source.display, reason="sent a range that was not asked for")
-        first, last, total = _content_range(source, headers.get("Content-Range", ""))
-        if first != start or (end is not None and last > end):
-            raise RangeNotSatisfiable(source=source.display, reason="sent another range than was asked for")
-        if length is not None and length != last - first:
-            raise RangeNotSatisfiable(source=source.display, reason="contradicts itself about the length of a range")
-        return Answer(first, last, total, validator, accepts_ranges=True, self_delimiting=total is not None)
-    accepts = "bytes" in headers.get("Accept-Ranges", "").lower() and not chunked
-    return Answer(0, length, length, validator, accepts, self_delimiting=chunked or length is not None)
-
-
-def _refuse_errors(source: Source, response: urllib3.BaseHTTPResponse) -> None:
-    status = response.status
-    if status in {200, 206}:
-        return
-    phrase = "".join(char for char in str(response.reason or "")[:60] if " " <= char <= "~")
-    said = f"HTTP {status} {phrase}".rstrip()
-    if status in {404, 410}:
-        raise SourceNotFound(source=source.display, reason=said)
-    if status in {401, 403, 407, 451}:
-        hint = ". Credentials are read from .netrc" if status == 401 else ""
-        raise AccessDenied(source=source.display, reason=said + hint)
-    if status in _PASSING:
-        retry_after_s = _retry_after(response.headers.get("Retry-After", ""))
-        raise SourceUnavailable(source=source.display, reason=said, retry_after_s=retry_after_s)
-    if status == 416:
-        raise RangeNotSatisfiable(source=source.display, reason=said)
-    raise RefusedResponse(source=source.display, reason=said)
-
-
-def _length(source: Source, text: str | None) -> int | None:
-    if text is None:
-        return None
-    values = {value.strip() for value in text.split(",")}
-    value = values.pop()
-    if values or not value.isascii() or not value.isdigit() or len(value) > 30 or int(value) > MAX_SIZE:
-        raise RefusedResponse(source=source.display, reason=f"declared a length that is none: {text[:40]!r}")
-    return int(value)
-
-
-def _content_range(source: Source, text: str) -> tuple[int, int, int | None]:
-    match = _CONTENT_RANGE.fullmatch(text.strip())
-    if match is None or len(text) > 80:
-        raise RangeNotSatisfiable(source=source.display, reason=f"answered a range without saying which: {text[:40]!r}")
-    first, last, total = int(match[1]), int(match[2]) + 1, None if match[3] == "*" else int(match[3])
-    if first >= last or (total is not None and last > total):
-        raise RangeNotSatisfiable(source=source.display, reason=f"answered an impossible range: {text[:60]!r}")
-    return first, last, total
-
-
-def _validator(headers: Mapping[str, str]) -> Validator:
-    etag = headers.get("ETag", "").strip()
-    if not _STRONG_ETAG.fullmatch(etag) or len(etag) > _LONGEST_VALIDATOR:
-        etag = ""
-    modified = headers.get("Last-Modified", "").strip()
-    if len(modified) > _LONGEST_VALIDATOR or not modified.isascii() or not modified.isprintable():
-        modified = ""
-    return Validator(etag, modified if etag or _is_strong_date(modified, headers.get("Date", "")) else "")
-
-
-def _is_strong_date(modified: str, date: str) -> bool:
-    """Tell whether a modification time names one version: it lies a minute before the answer (RFC 9110, 8.8.2.2)."""
-    try:
-        answered = email.utils.parsedate_to_datetime(date).timestamp() if date else time.time()
-        return answered - email.utils.parsedate_to_datetime(modified).timestamp() >= _STRONG_DATE_S
-    except (ValueError, OverflowError):
-        return False
-
-
-def _retry_after(text: str) -> float | None:
-    """Return how many seconds the server asks us to wait (RFC 9110, 10.2.3), or None where it does not say."""
-    if text.strip().isascii() and text.strip().isdigit() and len(text) < 12:
-        return float(text)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, OverflowError):  # OverflowError: a year that this machine's clock does not reach
-        return None
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -31,11 +31,19 @@ class Route:
     skipped: tuple[str, ...] = ()
 
 
-def route(wanted: Wanted, *, digest: Digest | None, mirrors: Sequence[Source], order: Sequence[Step]) -> Route:
+def route(
+    wanted: Wanted,
+    *,
+    digest: Digest | None,
+    mirrors: Sequence[Source],
+    order: Sequence[Step],
+    recorded: Source | None = None,
+) -> Route:
     """Decide whom to ask for a blob.
 
     ``digest`` is the full digest where it is known, by pin or by an earlier ref. Without it mirrors are skipped: a
-    mirror is not trusted, and a prefix of a few digits can be forged.
+    mirror is not trusted, and a prefix of a few digits can be forged. ``recorded`` is a source that a ref knows to have
+    it, and is asked after those that are wanted.
     """
     candidates: list[Candidate] = []
     skipped: list[str] = []
@@ -48,10 +56,11 @@ def route(wanted: Wanted, *, digest: Digest | None, mirrors: Sequence[Source], o
                     f"mirror {mirror}: needs the full digest, and only {wanted.pin} is known" for mirror in mirrors
                 ]
         elif step == "origin":
-            candidates += [Candidate("origin", source) for source in wanted.sources]
+            sources = wanted.sources if recorded is None else (*wanted.sources, recorded)
+            candidates += [Candidate("origin", source) for source in sources]
     if "origin" not in order:
         skipped.append(f"origin {wanted.source}: left out by the configured order")
-    return Route(tuple(candidates), tuple(skipped))
+    return Route(tuple(dict.fromkeys(candidates)), tuple(skipped))
 
 
 def blob_in(mirror: Source, digest: Digest) -> Source:

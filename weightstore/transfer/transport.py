@@ -1,19 +1,47 @@
-"""What a transport is: something that opens a source and lets its bytes be read. Two exist: HTTP and files."""
+"""What a transport is: something that opens a source and lets its bytes be read. HTTP, files and the Hub are read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from weightstore.digest import Digest
 from weightstore.errors import RefusedResponse
+from weightstore.records import Validator
 
 if TYPE_CHECKING:
-    from weightstore.records import Validator
     from weightstore.source import Source
+
+_SHA256_DIGITS = 64
 
 
 class RangeNotSatisfiable(RefusedResponse):
     """The range that was asked for is not to be had: the file became shorter, or the source's ranges are broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the Hub said of a file before its first byte: a claim, to be held against the bytes.
+
+    Attributes:
+        commit: what the revision that was asked for means now.
+        etag: what the Hub calls the content: its SHA-256, or its Git object id. Empty where it does not say.
+        size: in bytes; None where it does not say.
+    """
+
+    commit: str
+    etag: str
+    size: int | None
+
+    @property
+    def digest(self) -> Digest | None:
+        """The digest that the content is said to have: only of what git LFS keeps."""
+        return Digest(self.etag) if len(self.etag) == _SHA256_DIGITS else None
+
+    @property
+    def validator(self) -> Validator:
+        """The version of the file. It stays the same wherever the Hub redirects to."""
+        return Validator(f'"{self.etag}"') if self.etag else Validator()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +55,7 @@ class Answer:
         validator: the version of the file.
         accepts_ranges: whether later parts can be asked for by themselves.
         self_delimiting: whether the end of the body can be told from a cut connection.
+        declared: what the Hub says of the file; None elsewhere.
     """
 
     start: int
@@ -35,6 +64,7 @@ class Answer:
     validator: Validator
     accepts_ranges: bool
     self_delimiting: bool
+    declared: Declared | None = None
 
 
 class Body(Protocol):

@@ -1,0 +1,63 @@
+"""Which transport reads which source: the one place that knows all of them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from weightstore import __version__
+from weightstore.transfer.connections import Connections
+from weightstore.transfer.file import FileTransport
+
+if TYPE_CHECKING:
+    from weightstore.config import Config
+    from weightstore.source import Source
+    from weightstore.transfer.http import HttpTransport
+    from weightstore.transfer.transport import Transport
+
+
+class Transports:
+    """The transports of one client, made when first used: importing the network costs 0.1 s that a hit never pays."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._http: HttpTransport | None = None
+        self._hub: Transport | None = None
+        self._lock = threading.Lock()
+        self.connections = Connections(config.max_connections)
+
+    def transport_for(self, source: Source) -> Transport:
+        if source.scheme == "file":
+            return FileTransport()
+        with self._lock:
+            if self._http is None:
+                from weightstore.transfer.http import HttpTransport  # start-up: a file needs no network
+
+                self._http = HttpTransport(
+                    connect_timeout_s=self._config.connect_timeout_s,
+                    read_timeout_s=self._config.read_timeout_s,
+                    pool_size=self._config.max_connections,
+                    user_agent=f"weightstore/{__version__}",
+                    ca_bundle=str(self._config.ca_bundle) if self._config.ca_bundle else None,
+                )
+            if source.scheme != "hf":
+                return self._http
+            if self._hub is None:
+                from weightstore.transfer.hub import HubTransport  # start-up: likewise
+
+                self._hub = HubTransport(
+                    self._http, endpoint=self._config.hub_endpoint.url, token=self._config.hub_token
+                )
+            return self._hub
+
+    def interrupt(self) -> None:
+        """End all reads from the network that are under way."""
+        with self._lock:
+            if self._http is not None:
+                self._http.interrupt()
+
+    def close(self) -> None:
+        """Close the connections that are kept for the next file."""
+        with self._lock:
+            if self._http is not None:
+                self._http.close()
