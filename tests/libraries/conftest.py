@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.libraries.programs import Program
 from tests.libraries.shelf import Shelf
 
 
@@ -22,18 +21,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
-Fill = Callable[[Program], Shelf]
-
-
 @pytest.fixture
-def fill(tmp_path: Path) -> Iterator[Fill]:
-    """Make a store with a program's checkpoints; they are some GB and go when the test ends."""
-
-    def fill(program: Program) -> Shelf:
-        shelf = Shelf(tmp_path)
-        shelf.fill(program)
-        return shelf
-
-    yield fill
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    """A store with nothing in it. What is put into it is some GB, and goes when the test ends."""
+    yield Shelf(tmp_path)
     for entry in tmp_path.iterdir():
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tests.libraries.making import Maker, randomised
+
+View: TypeAlias = Literal["torch-hub", "huggingface", "fvcore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Program:
         use: the program's lines.
         look: an expression of what was loaded, a state dict.
         make: saves the checkpoints that the program asks for.
+        view: the kind of view that it finds them in.
         renames: whether the library gives the tensors of the checkpoint other names.
         unused: beginnings of names of tensors that the library leaves out.
         only_by: the one way for which it is; empty for all.
@@ -33,6 +36,7 @@ class Program:
     use: str
     look: str
     make: Callable[[Maker], None]
+    view: View = "torch-hub"
     renames: bool = False
     unused: tuple[str, ...] = ()
     only_by: str = ""
@@ -144,10 +148,6 @@ def _make_smp(maker: Maker) -> None:
     maker.hub(where["repo_id"], "model.safetensors", randomised(encoder.state_dict()), revision=where["revision"])
 
 
-def _make_smp_of_timm(maker: Maker) -> None:
-    _make_timm_by_hub(maker)
-
-
 def _make_torchgeo(maker: Maker) -> None:
     import timm
     from torchgeo.models import ResNet18_Weights
@@ -253,6 +253,7 @@ model = timm.create_model("resnet10t.c3_in1k", pretrained=True)
 """,
         look="model.state_dict()",
         make=_make_timm_by_hub,
+        view="huggingface",
     ),
     Program(
         "iopath",
@@ -267,6 +268,7 @@ with path_manager.open("{IOPATH_URL}", "rb") as f:
 """,
         look="state",
         make=_make_iopath,
+        view="fvcore",
     ),
 ]
 
@@ -280,6 +282,7 @@ model = smp.Unet(encoder_name="resnet18", encoder_weights="imagenet", in_channel
 """,
         look="model.encoder.state_dict()",
         make=_make_smp,
+        view="huggingface",
     ),
     Program(
         "segmentation-models-pytorch over timm",
@@ -289,7 +292,8 @@ import segmentation_models_pytorch as smp
 model = smp.Unet("tu-resnet10t", encoder_weights="imagenet")
 """,
         look="model.encoder.model.state_dict()",
-        make=_make_smp_of_timm,
+        make=_make_timm_by_hub,
+        view="huggingface",
         unused=("fc.",),
     ),
     Program(
@@ -355,6 +359,7 @@ model, _, preprocess = open_clip.create_model_and_transforms('RN50-quickgelu', p
 """,
         look="model.state_dict()",
         make=_make_open_clip_openai,
+        view="huggingface",
     ),
     Program(
         "open_clip by hf",
@@ -365,6 +370,7 @@ model, preprocess = open_clip.create_model_from_pretrained('hf-hub:example/CLIP-
 """,
         look="model.state_dict()",
         make=_make_open_clip_hub,
+        view="huggingface",
     ),
     Program(
         "open_clip by URL",
@@ -389,6 +395,7 @@ Checkpointer(model).load("{IOPATH_URL}")
 """,
         look="model.state_dict()",
         make=_make_fvcore,
+        view="fvcore",
     ),
 ]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.libraries.inside import MARK
 from tests.libraries.making import Made, read_listing
-from tests.libraries.programs import Program
+from tests.libraries.programs import Program, View
 from weightstore.catalog.lockfile import Locked, Lockfile
 from weightstore.digest import Digest
 from weightstore.records import Ref
@@ -30,6 +30,14 @@ ROOT = Path(__file__).parents[2]
 _CHUNK = 8 << 20
 
 
+# By which variables a library finds a view; an empty value is the view's directory.
+VIEWS: Mapping[View, Mapping[str, str]] = {
+    "torch-hub": {"TORCH_HOME": ""},
+    "huggingface": {"HF_HUB_CACHE": "", "HF_HUB_OFFLINE": "1"},
+    "fvcore": {"FVCORE_CACHE": ""},
+}
+
+
 @dataclass(slots=True)
 class Shelf:
     """A store with a lockfile.
@@ -41,6 +49,9 @@ class Shelf:
     directory: Path
     made: list[Made] = field(default_factory=list)
     entries: list[Locked] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        Lockfile().write(self.lockfile)
 
     @property
     def layout(self) -> Layout:
@@ -113,7 +124,7 @@ class Way:
     environment: Mapping[str, str]
 
 
-def by_hook(shelf: Shelf) -> Way:
+def by_hook(shelf: Shelf, program: Program) -> Way:
     """Return the way through ``weightstore run``, with caches that are empty."""
     return Way(
         (sys.executable, "-m", "weightstore", "run", "--offline", "--locked", str(shelf.lockfile), "--"),
@@ -121,24 +132,14 @@ def by_hook(shelf: Shelf) -> Way:
     )
 
 
-def by_view(shelf: Shelf) -> Way:
-    """Return the way of a program that knows nothing: its libraries' caches are views, made before it starts."""
-    views = {kind: shelf.directory / "views" / kind for kind in ("torch-hub", "huggingface", "fvcore")}
-    for kind, directory in views.items():
-        directory.parent.mkdir(exist_ok=True)
-        _run(
-            [sys.executable, "-m", "weightstore", "view", kind, str(directory), "--locked", str(shelf.lockfile)],
-            shelf.environment(),
-        )
+def by_view(shelf: Shelf, program: Program) -> Way:
+    """Return the way of a program that knows nothing: its library's cache is a view, made before it starts."""
+    directory = shelf.directory / "view"
+    command = [sys.executable, "-m", "weightstore", "view", program.view, str(directory)]
+    _run([*command, "--locked", str(shelf.lockfile)], shelf.environment())
     return Way(
         (),
-        {
-            **shelf.environment(),
-            "TORCH_HOME": str(views["torch-hub"]),
-            "HF_HUB_CACHE": str(views["huggingface"]),
-            "HF_HUB_OFFLINE": "1",
-            "FVCORE_CACHE": str(views["fvcore"]),
-        },
+        {**_with_empty_caches(shelf), **{name: value or str(directory) for name, value in VIEWS[program.view].items()}},
     )
 
 

@@ -13,19 +13,18 @@ from dataclasses import replace
 import pytest
 import torchvision
 
-from tests.libraries.conftest import Fill
 from tests.libraries.programs import CORE, OTHERS, Program, torchvision_model
 from tests.libraries.shelf import ROOT, Shelf, Way, by_hook, by_nothing, by_view, loaded_by, run_program
 
 pytestmark = pytest.mark.timeout(300)  # each starts Python with torch three times
 
-WAYS: Mapping[str, Callable[[Shelf], Way]] = {"view": by_view, "hook": by_hook}
+WAYS: Mapping[str, Callable[[Shelf, Program], Way]] = {"view": by_view, "hook": by_hook}
 MODELS = [torchvision_model(name) for name in torchvision.models.list_models()]
 
 
-def check(program: Program, fill: Fill) -> None:
+def check(program: Program, shelf: Shelf) -> None:
     """Check that a program loads exactly what the store holds for it, by every way."""
-    shelf = fill(program)
+    shelf.fill(program)
     expected = {
         name: digest
         for made in shelf.made
@@ -35,7 +34,7 @@ def check(program: Program, fill: Fill) -> None:
     assert expected
     for way, start in WAYS.items():
         if program.only_by in {"", way}:
-            loaded = loaded_by(program, start(shelf), shelf.directory)
+            loaded = loaded_by(program, start(shelf, program), shelf.directory)
             if program.renames:
                 assert sorted(loaded.values()) == sorted(expected.values()), way
             else:
@@ -43,21 +42,21 @@ def check(program: Program, fill: Fill) -> None:
 
 
 @pytest.mark.parametrize("program", CORE, ids=lambda program: program.name)
-def test_weights_come_from_the_store(program: Program, fill: Fill) -> None:
-    check(program, fill)
+def test_weights_come_from_the_store(program: Program, shelf: Shelf) -> None:
+    check(program, shelf)
 
 
 @pytest.mark.libraries
 @pytest.mark.parametrize("program", OTHERS, ids=lambda program: program.name)
-def test_weights_of_other_libraries_come_from_the_store(program: Program, fill: Fill) -> None:
-    check(program, fill)
+def test_weights_of_other_libraries_come_from_the_store(program: Program, shelf: Shelf) -> None:
+    check(program, shelf)
 
 
 @pytest.mark.libraries
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("program", MODELS, ids=lambda program: program.name)
-def test_every_model_of_torchvision_gets_its_weights_from_the_store(program: Program, fill: Fill) -> None:
-    check(program, fill)
+def test_every_model_of_torchvision_gets_its_weights_from_the_store(program: Program, shelf: Shelf) -> None:
+    check(program, shelf)
 
 
 def test_the_page_of_libraries_has_them_all() -> None:
@@ -68,26 +67,25 @@ def test_the_page_of_libraries_has_them_all() -> None:
 # -- that these tests can fail ----------------------------------------------------------------------------------------
 
 
-def test_without_the_store_the_network_is_asked_and_cannot_be_reached(fill: Fill) -> None:
+def test_without_the_store_the_network_is_asked_and_cannot_be_reached(shelf: Shelf) -> None:
     program = torchvision_model("squeezenet1_1")
-    shelf = fill(program)
     done = run_program(program, by_nothing(shelf), shelf.directory)
     assert done.returncode != 0
     assert "NetworkAsked: the network was asked for: (('download.pytorch.org', 443)" in done.stderr
 
 
-def test_what_the_store_lacks_is_missed_by_name_and_with_the_command_that_fetches_it(fill: Fill) -> None:
-    shelf = fill(torchvision_model("squeezenet1_1"))
-    done = run_program(torchvision_model("squeezenet1_0"), by_hook(shelf), shelf.directory)
-    assert done.returncode != 0
-    assert "weightstore prefetch 'https://download.pytorch.org/models/squeezenet1_0-b66bff10.pth'" in done.stderr
-
-
-def test_weights_that_were_not_loaded_are_told_apart(fill: Fill) -> None:
+def test_what_the_store_lacks_is_missed_by_name_and_with_the_command_that_fetches_it(shelf: Shelf) -> None:
     program = torchvision_model("squeezenet1_1")
-    shelf = fill(program)
+    done = run_program(program, by_hook(shelf, program), shelf.directory)
+    assert done.returncode != 0
+    assert "weightstore prefetch 'https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth'" in done.stderr
+
+
+def test_weights_that_were_not_loaded_are_told_apart(shelf: Shelf) -> None:
+    program = torchvision_model("squeezenet1_1")
+    shelf.fill(program)
     untouched = replace(program, use="from torchvision.models import squeezenet1_1\nmodel = squeezenet1_1()")
-    loaded = loaded_by(untouched, by_hook(shelf), shelf.directory)
+    loaded = loaded_by(untouched, by_hook(shelf, program), shelf.directory)
     (made,) = shelf.made
     assert loaded.keys() == made.tensors.keys()
     assert not set(loaded.values()) & set(made.tensors.values())
