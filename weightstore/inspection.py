@@ -6,8 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from weightstore.digest import Pin
 from weightstore.errors import (
     AllSourcesFailed,
+    DigestMismatch,
     IntegrityError,
     SizeMismatch,
     TransferError,
@@ -62,7 +64,7 @@ def inspect(wanted: Wanted, *, obtainer: Obtainer, note: Callable[[str], None], 
         try:
             if candidate.source.scheme == "file":
                 return _in_file(candidate.source)
-            return _at_source(candidate.source, wanted, obtainer, stop)
+            return _at_source(candidate.source, wanted, located.digest, obtainer, stop)
         except (IntegrityError, TransferError) as error:
             if candidate.kind == "origin":
                 failures.append(error)
@@ -84,7 +86,9 @@ def _in_file(source: Source) -> Inspection:
         os.close(fd)
 
 
-def _at_source(source: Source, wanted: Wanted, obtainer: Obtainer, stop: threading.Event) -> Inspection:
+def _at_source(
+    source: Source, wanted: Wanted, digest: Digest | None, obtainer: Obtainer, stop: threading.Event
+) -> Inspection:
     from weightstore.transfer.remote import RemoteFile  # start-up: not for a hit
     from weightstore.transfer.retry import RetryPolicy
 
@@ -97,6 +101,10 @@ def _at_source(source: Source, wanted: Wanted, obtainer: Obtainer, stop: threadi
         slow_s=obtainer.config.read_timeout_s,
         stop=stop,
     )
+    pin = Pin.of(digest) if digest is not None else wanted.pin
+    declared = data.declared.digest if data.declared is not None else None
+    if declared is not None and not pin.matches(declared):
+        raise DigestMismatch(source=source.display, expected=str(pin), actual=str(declared))
     if wanted.exact_size is not None and data.size != wanted.exact_size:
         raise SizeMismatch(source=source.display, expected=wanted.exact_size, actual=data.size)
     return Inspection(read_checkpoint(data, place=source.display), source.display, data.size, data.received, None)

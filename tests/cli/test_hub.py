@@ -66,37 +66,50 @@ def test_what_is_stored_already_is_locked_with_its_commit_too(hub: HubServer, ru
     assert {entry.commit for entry in Lockfile.read(tmp_path / "weights.lock").entries} == {commit}
 
 
+def recorded(home: Path) -> set[str]:
+    """The sources that a store has refs of."""
+    return {json.loads(path.read_text())["source"] for path in (home / "refs").iterdir()}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "model.txt"], ids=["large", "small"])
 def test_a_branch_that_moved_on_is_fetched_from_the_locked_commit(
-    site: Site, hub: HubServer, run: Run, tmp_path: Path
+    hub: HubServer, run: Run, tmp_path: Path, file: str
 ) -> None:
-    commit = hub.add("org/model", {"model.safetensors": OLD})
-    run("lock", MAIN)
-    hub.add("org/model", {"model.safetensors": NEW})
-    sent = len(hub.requests)
+    commit = hub.add("org/model", {file: OLD})
+    run("lock", f"hf://org/model/{file}")
+    hub.add("org/model", {file: NEW})
+    asked = len(hub.requests)
     elsewhere = tmp_path / "elsewhere"
     told = run("prefetch", "--locked", "weights.lock", "--home", elsewhere).stderr
     assert "has other content now" in told
-    asked = [request.path.split("/")[4] for request in hub.requests[sent:]]
-    assert asked == ["main", commit]
+    revisions = [request.path.split("/")[4] for request in hub.requests[asked:] if "/resolve/" in request.path]
+    assert revisions == ["main", commit]
     assert (elsewhere / "blobs" / "sha256" / digest(OLD)).read_bytes() == OLD
-    sources = {ref["source"] for stored in blobs(run, elsewhere) for ref in stored["refs"]}
-    assert sources == {f"hf://org/model@{commit}/model.safetensors"}
-
-
-def blobs(run: Run, home: Path) -> list[dict[str, list[dict[str, str]]]]:
-    found = []
-    for path in (home / "refs").iterdir():
-        found.append({"refs": [json.loads(path.read_text())]})
-    return found
+    assert recorded(elsewhere) == {f"hf://org/model@{commit}/{file}"}
 
 
 def test_a_branch_that_is_still_there_is_recorded_with_its_commit(hub: HubServer, run: Run, tmp_path: Path) -> None:
     commit = hub.add("org/model", {"model.safetensors": OLD})
     run("lock", MAIN)
+    hub.add("org/model", {"other.txt": b"a later commit, and the same file"})
     elsewhere = tmp_path / "elsewhere"
     run("prefetch", "--locked", "weights.lock", "--home", elsewhere)
-    sources = {ref["source"] for stored in blobs(run, elsewhere) for ref in stored["refs"]}
-    assert sources == {MAIN, f"hf://org/model@{commit}/model.safetensors"}
+    assert recorded(elsewhere) >= {MAIN}
+    assert f"hf://org/model@{commit}/model.safetensors" not in recorded(elsewhere)
+
+
+def test_a_lockfile_brings_from_a_mirror_what_the_hub_has_no_more(
+    site: Site, hub: HubServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("org/model", {"model.safetensors": OLD})
+    run("lock", MAIN)
+    hub.rename("org/model", "org/gone")
+    hub.require_token("org/gone", "hf_other")
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", str(site.home))
+    elsewhere = tmp_path / "elsewhere"
+    told = run("prefetch", "--locked", "weights.lock", "--home", elsewhere).stderr
+    assert "from mirror" in told
+    assert run("path", MAIN, "--offline", "--home", elsewhere, code=4).stdout == "", "a mirror's word is none"
 
 
 def test_a_catalog_may_name_files_on_the_hub(site: Site, hub: HubServer, run: Run) -> None:

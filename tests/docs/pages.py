@@ -2,10 +2,10 @@
 
 A page's ``console`` and ``python`` blocks run in order, in one shell, as Ada, whose home is empty but for a
 configuration that names a small catalog. ``https://models.example.org`` is a server on loopback with three real
-checkpoints, and the directories of ``PLACES`` lie in a sandbox; the tutorial's own server is one of ours, too. What
-varies from run to run (times, rates, free space) is not compared; a line ``…`` stands for any lines. HTML comments tell
-the rest: ``<!-- setup … -->`` holds commands that are run and not shown, ``<!-- not run: reason -->`` excepts the next
-block.
+checkpoints, ``https://huggingface.co`` a Hub with a repository of hers, and the directories of ``PLACES`` lie in a
+sandbox; the tutorial's own server is one of ours, too. What varies from run to run (times, rates, free space) is not
+compared; a line ``…`` stands for any lines. HTML comments tell the rest: ``<!-- setup … -->`` holds commands that are
+run and not shown, ``<!-- not run: reason -->`` excepts the next block.
 
 ``python -m tests.docs.pages PAGE…`` runs pages and writes what they print into them. It uses the directories of
 ``PLACES`` themselves, so that tables are as wide as they are shown: run it where these do not exist.
@@ -28,6 +28,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.hostile import HostileServer
+from tests.servers.hub import HubServer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -37,6 +38,7 @@ WIDTH = 120
 HOME = "/home/ada"
 PLACES = (HOME, "/sw", "/project", "/scratch", "/local")
 SITE = "https://models.example.org"
+HUB = "https://huggingface.co"
 TUTORIAL = "http://127.0.0.1:8000"
 MODELS = ("efficientnet-lite0-57934424", "efficientnet-lite1-77cc7160", "efficientnet-lite2-9656183e")
 CATALOG = ROOT / "docs" / "_static" / "models.json"
@@ -135,10 +137,15 @@ class Sandbox:
 
     root: str
     server: HostileServer
+    hub: HubServer
     aliases: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        servers = {SITE: self.server.url("", host=self._as_long_as(SITE)), TUTORIAL: self.server.url("")}
+        servers = {
+            SITE: self.server.url("", host=self._as_long_as(SITE)),
+            TUTORIAL: self.server.url(""),
+            HUB: self.hub.url,
+        }
         self.aliases = servers | {place: f"{self.root}{place}" for place in PLACES}
         self.server.serve_directory(Path(f"{self.root}{HOME}/origin"))
         home = Path(f"{self.root}{HOME}")
@@ -155,6 +162,10 @@ class Sandbox:
             file = Path(spec.submodule_search_locations[0], "models", f"{name}.pth")
             self.server.serve(f"/{name}.pth", file)
             self.server.serve(f"/{name.split('-')[1]}.pth", file)
+            if name == MODELS[0]:
+                self.hub.add(
+                    "ada/lite", {"config.json": b'{"name": "lite0"}\n', "pytorch_model.bin": file.read_bytes()}
+                )
 
     def _as_long_as(self, url: str) -> str:
         """Return a spelling of 127.0.0.1 that makes our server's URL as long, so that tables keep their shape."""
@@ -181,6 +192,8 @@ class Sandbox:
         environment = {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": f"{self.root}{HOME}",
+            "HF_ENDPOINT": self.hub.url,
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),  # a tree that is not the one installed
             "LANG": "C.UTF-8",
             "COLUMNS": str(WIDTH + len(self.root)),
             "LINES": "50",
@@ -250,8 +263,8 @@ def main() -> None:
         if len(made) != len(PLACES):
             sys.exit(f"exists already: {set(PLACES) - set(made)}")
         try:
-            with HostileServer(port=8000) as origin:
-                record(Path(name).resolve(), Sandbox("", origin))
+            with HostileServer(port=8000) as origin, HubServer() as hub:
+                record(Path(name).resolve(), Sandbox("", origin, hub))
         finally:
             for place in made:
                 shutil.rmtree(place, ignore_errors=True)

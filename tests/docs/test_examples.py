@@ -12,6 +12,7 @@ import pytest
 import weightstore
 from tests.docs.pages import FENCE, PAGES, ROOT, Sandbox, agrees, difference, examples, runnable
 from tests.servers.hostile import HostileServer
+from tests.servers.hub import HubServer
 from weightstore import Catalog, Config, Lockfile, Source, WeightStoreError, errors
 from weightstore.catalog.query import search
 from weightstore.catalog.registry import read_catalog
@@ -26,8 +27,8 @@ NOT_RUN_AT_MOST = 4
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    with HostileServer() as server:
-        yield Sandbox(str(tmp_path), server)
+    with HostileServer() as server, HubServer() as hub:
+        yield Sandbox(str(tmp_path), server, hub)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,25 @@ def test_an_equal_ref_keeps_the_first_sighting(layout: Layout) -> None:
     assert read_ref(layout, SOURCE) == ref()
 
 
+def test_an_equal_ref_of_a_newer_commit_is_written(layout: Layout) -> None:
+    old, new = replace(ref(), commit="a" * 40, etag="e" * 64), replace(ref(), commit="b" * 40, etag="e" * 64)
+    for one in (ref(), old, new):
+        write_ref(layout, one)
+        assert read_ref(layout, SOURCE) == one
+    write_ref(layout, ref())
+    assert read_ref(layout, SOURCE) == new, "what says less says nothing new"
+
+
+def test_what_was_adopted_tells_a_commit_only_where_none_was_known(layout: Layout) -> None:
+    adopted = replace(ref(), via="adopted", commit="a" * 40, seen_at=datetime(2027, 1, 1, tzinfo=UTC))
+    write_ref(layout, ref())
+    write_ref(layout, adopted)
+    known = replace(ref(), commit="a" * 40)
+    assert read_ref(layout, SOURCE) == known, "it is still what the origin was seen to serve"
+    write_ref(layout, replace(adopted, commit="b" * 40))
+    assert read_ref(layout, SOURCE) == known
+
+
 def test_a_damaged_ref_is_replaced(layout: Layout) -> None:
     layout.ref(SOURCE).write_bytes(b"{")
     write_ref(layout, ref())

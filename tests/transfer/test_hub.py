@@ -179,6 +179,35 @@ def test_inspecting_brings_only_the_head(hub: HubServer, make_client: MakeClient
         make_client(offline=True).inspect(MAIN)
 
 
+def test_inspecting_what_is_pinned_looks_into_that_version(hub: HubServer, make_client: MakeClient) -> None:
+    def file(name: str) -> bytes:
+        header = json.dumps({name: {"dtype": "U8", "shape": [200_000], "data_offsets": [0, 200_000]}}).encode()
+        return struct.pack("<Q", len(header)) + header + bytes(200_000)
+
+    commit = hub.add("org/model", {"model.safetensors": file("old")})
+    hub.add("org/model", {"model.safetensors": file("new")})
+    wanted = make_client().wanted(f"{MAIN}#sha256={sha256(file('old'))}")
+    with pytest.raises(DigestMismatch):
+        make_client().inspect(wanted)
+    pinned = replace(wanted, alternatives=(Source(f"hf://org/model@{commit}/model.safetensors"),))
+    assert [tensor.name for tensor in make_client().inspect(pinned).tensors] == ["old"]
+
+
+def test_the_plain_url_is_a_source_of_its_own_and_shares_the_blob(
+    hub: HubServer, make_client: MakeClient, config: Config, data: bytes
+) -> None:
+    hub.add("org/model", {"model.safetensors": data})
+    url = f"{hub.url}/org/model/resolve/main/model.safetensors"
+    client = make_client(token=TOKEN)
+    hub.admit(TOKEN)
+    assert client.path(url) == client.path(MAIN)
+    assert hub.requests[0].headers["Authorization"] is None, "the token is for hf sources"
+    plain, ours = ref_of(config, url), ref_of(config, MAIN)
+    assert plain is not None
+    assert ours is not None
+    assert (plain.digest, plain.commit) == (ours.digest, "")
+
+
 # -- the Hub's word ---------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +258,36 @@ def test_a_commit_is_answered_with_that_commit_or_refused(
     server.serve(path, b"", does.status(reply))
     with pytest.raises(RefusedResponse, match=said):
         make_client(hub_endpoint=Source(server.url(""))).path(f"hf://org/model@{'a' * 40}/x.bin")
+
+
+@pytest.mark.parametrize(
+    ("etag", "size"),
+    [
+        ('"../../x"', "1e3"),
+        ("a" * 63, "-1"),
+        (f'"{"A" * 64}"', "9" * 30),
+        ("", ""),
+        ('W/"', "٣".encode().decode("latin-1")),
+    ],
+)
+def test_what_a_hub_says_in_vain_is_not_recorded(
+    server: HostileServer, make_client: MakeClient, config: Config, etag: str, size: str
+) -> None:
+    headers = {"X-Repo-Commit": "a" * 40, "X-Linked-Etag": etag, "X-Linked-Size": size}
+    server.serve("/org/model/resolve/main/x", b"", does.status(does.Reply(status=200, headers=headers, body=b"x")))
+    make_client(hub_endpoint=Source(server.url(""))).path("hf://org/model/x")
+    ref = ref_of(config, "hf://org/model/x")
+    assert ref is not None
+    assert (ref.commit, ref.etag) == ("a" * 40, "")
+
+
+def test_a_hub_that_names_two_commits_on_the_way_is_refused(server: HostileServer, make_client: MakeClient) -> None:
+    moved = {"X-Repo-Commit": "a" * 40, "Location": "/there"}
+    there = does.Reply(status=200, headers={"X-Repo-Commit": "b" * 40}, body=b"x")
+    server.serve("/org/model/resolve/main/x", b"", does.status(does.Reply(status=307, headers=moved)))
+    server.serve("/there", b"", does.status(there))
+    with pytest.raises(RefusedResponse, match="contradicts itself"):
+        make_client(hub_endpoint=Source(server.url(""))).path("hf://org/model/x")
 
 
 # -- the token --------------------------------------------------------------------------------------------------------

@@ -141,8 +141,8 @@ class HttpBody:
 class Guide(Protocol):
     """Sees what a request meets on its way, where a kind of server says more than HTTP does."""
 
-    def met(self, response: urllib3.BaseHTTPResponse, headers: dict[str, str], *, redirects: bool) -> None:
-        """Look at an answer; ``headers`` are what the next request on the way will send, and may be changed.
+    def met(self, response: urllib3.BaseHTTPResponse, url: str, headers: dict[str, str], *, redirects: bool) -> None:
+        """Look at a URL's answer; ``headers`` are what the next request on the way will send, and may be changed.
 
         Raises:
             TransferError: the way ends here.
@@ -239,7 +239,7 @@ class HttpTransport:
             redirects = response.status in _REDIRECTS and "Location" in response.headers
             if guide is not None:
                 try:
-                    guide.met(response, headers, redirects=redirects)
+                    guide.met(response, url, headers, redirects=redirects)
                 except BaseException:
                     _drop(response)
                     raise

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from weightstore.source import Source
     from weightstore.transfer.http import HttpTransport
 
+_LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _TOKEN = re.compile(r"[\x21-\x7e]*")
 _LONGEST_TOKEN = 4096
 _DIGITS = re.compile(r"[0-9]{1,20}")
@@ -114,6 +115,10 @@ class HubTransport:
                 self._ways.clear()
             self._ways[source.key] = _Way(url, declared, time.monotonic())
 
+    def is_hub(self, url: str, response: urllib3.BaseHTTPResponse) -> bool:
+        """Tell whether an answer is a Hub's: the endpoint's, or that of the Hub that the endpoint redirects to."""
+        return _host(url) == _host(self._endpoint) or "X-Error-Code" in response.headers
+
     def refuse(self, source: Source, file: HubFile, response: urllib3.BaseHTTPResponse) -> None:
         """Say what the Hub's refusal means, if it is one that only the Hub gives.
 
@@ -122,16 +127,16 @@ class HubTransport:
         """
         code, message = (response.headers.get(name, "") for name in ("X-Error-Code", "X-Error-Message"))
         if response.status == 401 and message == "Invalid credentials in Authorization header":
-            _deny(source, f"the Hub does not accept the token from {self._token_place}. {self._log_in}")
+            _deny(source, f"the Hub does not accept the token from {self._token_place}: {_LOG_IN}")
         elif code == "RepoNotFound" or (response.status == 401 and not code):
             if self._authorization is None:  # and the answer is the same for both, so that nobody can guess names
-                _deny(source, f"there is no repository {file.repo}, or it is private. If it is, {self._log_in}")
+                _deny(source, f"there is no repository {file.repo}, or it is private. If it is, {_LOG_IN}")
             reason = f"there is no repository {file.repo}, or the token from {self._token_place} may not see it"
             raise SourceNotFound(source=source.display, reason=reason)
         elif code == "GatedRepo":
             page = f"{self._endpoint}/{file.repo}"
             if self._authorization is None:
-                _deny(source, f"{file.repo} is gated. Ask for access at {page}, then {self._log_in}")
+                _deny(source, f"{file.repo} is gated. Ask for access at {page}, then {_LOG_IN}")
             _deny(
                 source,
                 f"{file.repo} is gated, and the account of the token from {self._token_place} has no access. "
@@ -147,15 +152,11 @@ class HubTransport:
             whose = (
                 f"the token from {self._token_place}" if self._authorization is not None else "a request without one"
             )
-            _deny(source, f"the Hub refuses access (HTTP 403) to {whose}. {self._log_in}")
+            _deny(source, f"the Hub refuses access (HTTP 403) to {whose}: {_LOG_IN}")
 
     @property
     def _token_place(self) -> str:
         return self._token.place if self._token is not None else "nowhere"
-
-    @property
-    def _log_in(self) -> str:
-        return "log in with `hf auth login`, or set HF_TOKEN"
 
 
 class _Guide:
@@ -175,18 +176,17 @@ class _Guide:
         self._file = file
         self._validator = validator
         self._declared = known
-        self._is_at_hub = self._is_new = known is None
+        self._is_new = known is None
 
-    def met(self, response: urllib3.BaseHTTPResponse, headers: dict[str, str], *, redirects: bool) -> None:
-        if self._declared is None and "X-Repo-Commit" in response.headers:
-            self._declared = self._read(response.headers)
+    def met(self, response: urllib3.BaseHTTPResponse, url: str, headers: dict[str, str], *, redirects: bool) -> None:
+        if self._is_new and "X-Repo-Commit" in response.headers:
+            self._declared = self._read(response.headers, redirects=redirects)
             # The CDN's own ETag says nothing to us. A Hub that gives none leaves it to the CDN.
             is_ours = redirects and self._declared.etag and headers.pop("If-Range", None) is not None
             if is_ours and self._declared.validator != self._validator:
                 headers.pop("Range", None)  # of another version the whole is wanted
-        if response.status >= 400 and self._is_at_hub:
+        if response.status >= 400 and self._transport.is_hub(url, response):
             self._transport.refuse(self._source, self._file, response)
-        self._is_at_hub = self._is_at_hub and self._declared is None
 
     def complete(self, answer: Answer, url: str) -> Answer:
         declared = self._declared
@@ -200,14 +200,20 @@ class _Guide:
             self._transport.found(self._source, url, declared)
         return replace(answer, validator=declared.validator or answer.validator, declared=declared)
 
-    def _read(self, headers: Mapping[str, str]) -> Declared:
+    def _read(self, headers: Mapping[str, str], *, redirects: bool) -> Declared:
+        """Return what this answer declares, and else what those before it did."""
         commit = headers["X-Repo-Commit"].strip()
         if not is_commit(commit):
             self._refuse("names a commit that is none")
-        etag = (headers.get("X-Linked-Etag") or headers.get("ETag") or "").strip().removeprefix("W/").strip('"')
+        before = self._declared or Declared(commit, "", None)
+        if before.commit != commit:
+            self._refuse(f"contradicts itself: its commit is {before.commit}, and then {commit}")
+        # The ETag of a redirect is of no file.
+        etag = headers.get("X-Linked-Etag") or ("" if redirects else headers.get("ETag")) or ""
+        etag = etag.strip().removeprefix("W/").strip('"')
         size = headers.get("X-Linked-Size", "").strip()
         is_size = _DIGITS.fullmatch(size) is not None and int(size) <= MAX_SIZE
-        return Declared(commit, etag if is_etag(etag) else "", int(size) if is_size else None)
+        return Declared(commit, etag if is_etag(etag) else before.etag, int(size) if is_size else before.size)
 
     def _refuse(self, reason: str) -> NoReturn:
         raise RefusedResponse(source=self._source.display, reason=reason)

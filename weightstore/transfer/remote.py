@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from weightstore.source import Source
     from weightstore.transfer.connections import Connections
     from weightstore.transfer.retry import RetryPolicy
-    from weightstore.transfer.transport import Answer, Transport
+    from weightstore.transfer.transport import Answer, Declared, Transport
 
 # So much is asked for at least. A round trip takes as long as some hundred kilobytes do.
 LEAST_BYTES = 64 << 10
@@ -51,6 +51,7 @@ class RemoteFile:
         """
         self.received = 0
         self.size = LEAST_BYTES  # until the first answer says it
+        self.declared: Declared | None = None  # what the Hub said of it, where it is on the Hub
         self._source = source
         self._transport = transport
         self._connections = connections
@@ -141,7 +142,7 @@ class RemoteFile:
                 raise self._no_ranges("it does not say how long the file is")
             if answer.end > end:
                 raise self._no_ranges("it sends the whole")
-            self.size, self._validator = answer.total, answer.validator
+            self.size, self._validator, self.declared = answer.total, answer.validator, answer.declared
             return
         if answer.total != self.size or answer.validator.contradicts(self._validator):
             raise self._changed()

@@ -55,6 +55,10 @@ def hf_hub_download(original: Callable[..., Any], given: inspect.BoundArguments,
             return present
         if session.is_offline or arguments.get("local_files_only"):
             return _from_cache_alone(original, given, session, wanted, located)
+        if isinstance(arguments.get("token"), str):
+            # Not ours to use for others: the library downloads it, and from then on it is found in its cache.
+            path = original(*given.args, **given.kwargs)
+            return _present(hub_file, cache, wanted, located, session) or path
         try:
             with meter_for(progress=_shows_progress()) as meter:
                 session.obtain(wanted, meter=meter).close()
@@ -116,7 +120,6 @@ def _is_simple(arguments: dict[str, Any]) -> bool:
     return (
         arguments.get("repo_type") in (None, "model")
         and not any(arguments.get(name) for name in ("local_dir", "dry_run", "force_download", "headers"))
-        and not isinstance(arguments.get("token"), str)
         and arguments.get("endpoint") in (None, _endpoint())
     )
 

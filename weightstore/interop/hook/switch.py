@@ -21,6 +21,7 @@ from weightstore.interop.recording import Recorder, merge_into, read_spool
 from weightstore.interop.site.weightstore_start import Watch
 
 if TYPE_CHECKING:
+    import types
     from collections.abc import Callable, Iterable, Iterator
 
     from weightstore.config import Link
@@ -134,6 +135,13 @@ def _turn_on(state: _State) -> None:
         _swaps.swap_all()
         if before is not None and before.recording is not None:
             before.recording.finish(before.session.note)
+
+
+def swap_in(module: types.ModuleType) -> None:
+    """Reach a module that has just been imported, if the hook is on."""
+    with _lock:
+        if _swaps is not None:
+            _swaps.swap_in(module)
 
 
 def _current() -> Session | None:

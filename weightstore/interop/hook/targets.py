@@ -133,7 +133,9 @@ class Swaps:
     def swap_all(self) -> None:
         """Swap the functions of all modules that are imported already."""
         for name in MODULES:
-            if (module := sys.modules.get(name)) is not None:
+            module = sys.modules.get(name)
+            # Of one whose import is under way we are told at its end.
+            if module is not None and not getattr(module.__spec__, "_initializing", False):
                 self.swap_in(module)
 
     def restore(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from typing import Any
 
-_WEIGHTS = ("torch.hub", "huggingface_hub.file_download")
+_WEIGHTS = ("torch.hub", "huggingface_hub.file_download", "huggingface_hub._snapshot_download")
 _WEB = "urllib.request"
 
 
@@ -68,14 +68,20 @@ def begin() -> None:
         return
 
     undo: list[Callable[[], None]] = []
+    is_on = False
 
     def imported(module: types.ModuleType) -> None:
-        if module.__name__ == _WEB:
+        if module.__name__ == _WEB and not is_on:
             undo.append(_wait_for_request(module, turn_on))
-        else:
+            return
+        if not is_on:
             turn_on()
+        # The import of this module is not over for the hook, which waits for the end of those that it finds under way.
+        _swap_in(module)
 
     def turn_on() -> None:
+        nonlocal is_on
+        is_on = True
         watch.stop()
         while undo:
             undo.pop()()
@@ -103,6 +109,12 @@ def _wait_for_request(module: Any, turn_on: Callable[[], None]) -> Callable[[], 
 
     director.open = open
     return undo
+
+
+def _swap_in(module: types.ModuleType) -> None:
+    switch = sys.modules.get("weightstore.interop.hook.switch")
+    if switch is not None:
+        switch.swap_in(module)
 
 
 def _turn_on(spool: str | None) -> None:
