@@ -33,6 +33,8 @@ COMMANDS = {
     "prefetch": ["prefetch", "URL"],
     "path": ["path", "URL"],
     "lock": ["lock", "URL"],
+    "check": ["check", "weights.lock"],
+    "scan": ["scan", "train.py"],
     "convert": ["convert", "PICKLE"],
     "search": ["search", "acc@1>80 size<100MB task=classification"],
     "show": ["show", "vit_b_16"],
@@ -85,9 +87,10 @@ def test_a_command_runs_without_torch(command, tmp_path, monkeypatch):
     monkeypatch.setenv("WEIGHTSTORE_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("WEIGHTSTORE_CONFIG", "/nonexistent")
     main = "from weightstore.cli import main; main()"
+    (tmp_path / "train.py").write_text("from torchvision.models import resnet50\nresnet50(weights='DEFAULT')\n")
     with HostileServer() as server:
         url = server.serve("/weights.bin", CONTENT)
-        assert _run(main, "prefetch", url, cwd=tmp_path).returncode == 0
+        assert _run(main, "lock", url, cwd=tmp_path).returncode == 0
         urls = {
             "URL": url,
             "CHECKPOINT": server.serve("/weights.safetensors", CHECKPOINT),

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weightstore.digest import Digest, Pin
     from weightstore.errors import WeightStoreError
     from weightstore.formats.checkpoint import Checkpoint, TensorInfo
+    from weightstore.interop.checking import Checked, check
     from weightstore.interop.hook.switch import disable, enable, enabled
     from weightstore.loading.model import get_model
     from weightstore.loading.state_dict import load_state_dict
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Catalog": "catalog.entries",
+    "Checked": "interop.checking",
     "Checkpoint": "formats.checkpoint",
     "Client": "client",
     "Config": "config",
@@ -66,6 +68,7 @@ _HOMES = {
     "WeightStoreError": "errors",
     "Weights": "weights.entry",
     "WeightsEnum": "weights.enum",
+    "check": "interop.checking",
     "disable": "interop.hook.switch",
     "enable": "interop.hook.switch",
     "enabled": "interop.hook.switch",
@@ -87,6 +90,7 @@ _SUBMODULES = frozenset({"torchvision"})
 
 __all__ = [
     "Catalog",
+    "Checked",
     "Checkpoint",
     "Client",
     "Config",
@@ -109,6 +113,7 @@ __all__ = [
     "Weights",
     "WeightsEnum",
     "__version__",
+    "check",
     "disable",
     "enable",
     "enabled",

@@ -157,6 +157,8 @@ def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
         "prefetch": "prefetch efficientnet_lite0 efficientnet_lite1 --quiet",
         "path": "path efficientnet_lite0",
         "lock": "lock efficientnet_lite0 --quiet",
+        "check": "check weights.lock --quiet",
+        "scan": f"scan {ROOT}/tests/interop/test_scanning.py --quiet",
         "convert": "convert efficientnet_lite0 --quiet",
         "search": "search efficientnet",
         "show": "show efficientnet_lite0",

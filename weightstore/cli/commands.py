@@ -33,6 +33,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "prefetch": "Fetch weights by name, glob, URL or lockfile.",
         "path": "Print the path of verified weights.",
         "lock": "Pin weights in a lockfile.",
+        "check": "Prove that a lockfile's weights are here.",
+        "scan": "Find the weights that code asks for.",
         "convert": "Make safetensors files, which load faster.",
     },
     "Look": {

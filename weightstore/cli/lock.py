@@ -12,6 +12,8 @@ from weightstore.cli.options import LocalPath, WeightsName, command_with_example
 from weightstore.errors import Drift, InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from weightstore.catalog.lockfile import Lockfile
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
@@ -58,20 +60,30 @@ def command(settings: Settings, *, names: tuple[str, ...], output: Path, update:
     chosen = names or (tuple(entry.name for entry in known.entries) if update else ())
     if not chosen:
         raise click.UsageError("Nothing to lock. Give names, or --update to lock everything in the lockfile again.")
+    lockfile, what = lock_weights(chosen, known, output, settings=settings, client=client, update=update)
+    _report(settings, lockfile, output, what)
+
+
+def lock_weights(
+    names: Sequence[str], known: Lockfile, output: Path, *, settings: Settings, client: Client, update: bool
+) -> tuple[Lockfile, str]:
+    """Fetch what is missing of some weights, and write them to a lockfile beside what is known; tell what was done.
+
+    Ends the command where something cannot be fetched: then nothing is written.
+    """
     if not output.parent.is_dir():  # found now, and not when all has been fetched
         raise InvalidInput(f"{output}: there is no directory to write it to")
     from weightstore.cli.fetching import exit_code, fetch
 
-    report = fetch(client.plan(client.gather(chosen)), settings=settings, client=client)
+    report = fetch(client.plan(client.gather(names)), settings=settings, client=client)
     if code := exit_code(report):
         settings.complain(f"{output} was not written")
         click.get_current_context().exit(code)
     lockfile = known.merge(client.lock(report), update=update, place=str(output))
-    if lockfile != known or not output.exists():
-        lockfile.write(output)
-        _report(settings, lockfile, output, "written")
-    else:
-        _report(settings, lockfile, output, "unchanged")
+    if lockfile == known and output.exists():
+        return lockfile, "unchanged"
+    lockfile.write(output)
+    return lockfile, "written"
 
 
 def _check(client: Client, lockfile: Lockfile, names: tuple[str, ...], place: Path) -> None:
@@ -107,6 +119,11 @@ def _report(settings: Settings, lockfile: Lockfile, output: Path, what: str) -> 
             }
         )
         return
+    settings.say(told(lockfile, output, what))
+
+
+def told(lockfile: Lockfile, output: Path, what: str) -> str:
+    """Return what became of a lockfile, in one line."""
     size = units.size(sum(entry.size for entry in lockfile.entries))
     entries = f"{len(lockfile.entries)} entries" if len(lockfile.entries) != 1 else "1 entry"
-    settings.say(f"{output}: {what}, {entries}, {size}")
+    return f"{output}: {what}, {entries}, {size}"

@@ -1,0 +1,1 @@
+"""Finding the weights that code asks for without running it."""
