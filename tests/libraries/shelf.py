@@ -28,8 +28,6 @@ from weightstore.store.refs import write_ref
 
 ROOT = Path(__file__).parents[2]
 _CHUNK = 8 << 20
-
-
 # By which variables a library finds a view; an empty value is the view's directory.
 VIEWS: Mapping[View, Mapping[str, str]] = {
     "torch-hub": {"TORCH_HOME": ""},
@@ -40,29 +38,30 @@ VIEWS: Mapping[View, Mapping[str, str]] = {
 
 @dataclass(slots=True)
 class Shelf:
-    """A store with a lockfile.
+    """A store, and a lockfile where one is needed.
 
     The names of many real checkpoints carry the first digits of their digests, which no random content has. What a
-    lockfile says in full counts over digits in a name, so it is the lockfile that leads from the real source here.
+    lockfile says in full counts over digits in a name, so for these it is a lockfile that leads from the real source.
     """
 
     directory: Path
     made: list[Made] = field(default_factory=list)
     entries: list[Locked] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        Lockfile().write(self.lockfile)
-
     @property
     def layout(self) -> Layout:
         return create_layout(self.directory / "store")
 
-    @property
-    def lockfile(self) -> Path:
-        return self.directory / "weights.lock"
+    def options(self) -> list[str]:
+        """Return what commands have to be told: the lockfile, or nothing where the store's records say enough."""
+        if all(entry.source.pin.matches(entry.digest) for entry in self.entries):
+            return []
+        path = self.directory / "weights.lock"
+        Lockfile(tuple(self.entries)).write(path)
+        return ["--locked", str(path)]
 
     def fill(self, program: Program) -> None:
-        """Make a program's checkpoints, publish them, and lock them."""
+        """Make a program's checkpoints, and publish them."""
         workbench = self.directory / "made"
         workbench.mkdir()
         _run(
@@ -72,7 +71,6 @@ class Shelf:
         for made in read_listing(workbench):
             self._put(made, workbench / made.file, asked_by=program.name)
         shutil.rmtree(workbench)
-        Lockfile(tuple(self.entries)).write(self.lockfile)
 
     def _put(self, made: Made, file: Path, *, asked_by: str) -> None:
         source = Source(made.source)
@@ -127,7 +125,7 @@ class Way:
 def by_hook(shelf: Shelf, program: Program) -> Way:
     """Return the way through ``weightstore run``, with caches that are empty."""
     return Way(
-        (sys.executable, "-m", "weightstore", "run", "--offline", "--locked", str(shelf.lockfile), "--"),
+        (sys.executable, "-m", "weightstore", "run", "--offline", *shelf.options(), "--"),
         _with_empty_caches(shelf),
     )
 
@@ -135,8 +133,10 @@ def by_hook(shelf: Shelf, program: Program) -> Way:
 def by_view(shelf: Shelf, program: Program) -> Way:
     """Return the way of a program that knows nothing: its library's cache is a view, made before it starts."""
     directory = shelf.directory / "view"
-    command = [sys.executable, "-m", "weightstore", "view", program.view, str(directory)]
-    _run([*command, "--locked", str(shelf.lockfile)], shelf.environment())
+    _run(
+        [sys.executable, "-m", "weightstore", "view", program.view, str(directory), *shelf.options()],
+        shelf.environment(),
+    )
     return Way(
         (),
         {**_with_empty_caches(shelf), **{name: value or str(directory) for name, value in VIEWS[program.view].items()}},
