@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # In CI and in a hurry alike, pip says only what went wrong.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo demo-models test check coverage bench docs fix clean
+.PHONY: demo demo-models test libraries check coverage bench docs fix clean
 
 demo: $(VENV)/.demo
 	$(BIN)/weightstore demo
@@ -16,6 +16,10 @@ demo-models: $(VENV)/.demo-models
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+
+# Other libraries, unmodified, and all models of TorchVision: an environment of its own (some GB), about an hour.
+libraries: $(VENV)-libraries/.libraries
+	$(VENV)-libraries/bin/python -m pytest -m libraries tests/libraries $(TESTS)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check
@@ -43,7 +47,7 @@ fix: $(VENV)/.check
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) docs/_build .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-libraries docs/_build .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -57,4 +61,11 @@ $(VENV)/.docs: EXTRAS := docs
 $(VENV)/.bench: EXTRAS := bench
 $(VENV)/.demo $(VENV)/.demo-models $(VENV)/.test $(VENV)/.check $(VENV)/.docs $(VENV)/.bench: pyproject.toml | $(BIN)/python
 	$(PIP) install -e '.[$(EXTRAS)]'
+	@touch $@
+
+# facenet-pytorch pins a torch of 2024, with which the others do not work; itself it works with newer ones.
+$(VENV)-libraries/.libraries: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-libraries
+	$(VENV)-libraries/bin/python -m pip --disable-pip-version-check -q install -e '.[libraries]'
+	$(VENV)-libraries/bin/python -m pip --disable-pip-version-check -q install --no-deps 'facenet-pytorch>=2.6'
 	@touch $@

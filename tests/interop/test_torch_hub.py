@@ -302,8 +302,12 @@ def test_a_locked_digest_counts_over_digits_in_the_name(place: Place, net: Check
     weightstore.Lockfile((entry,)).write(lockfile)
     with weightstore.enabled(locked=lockfile):
         state = load_state_dict_from_url(url, progress=False)
+        checked = load_state_dict_from_url(url, progress=False, check_hash=True)
+        with pytest.raises(RuntimeError, match="invalid hash value"):
+            load_state_dict_from_url(url, progress=False, check_hash=True, file_name="other-deadbeef.pth")
 
     assert torch.equal(state["weight"], torch.full((2,), 3.0))
+    assert torch.equal(checked["weight"], torch.full((2,), 3.0))
     assert (place.store / "blobs" / "sha256" / digest.hex).exists()
 
 

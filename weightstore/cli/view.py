@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
+    from weightstore.config import Link as Way
     from weightstore.interop.views.build import Built
     from weightstore.interop.views.check import Finding
-    from weightstore.interop.views.directory import Decision, Way
+    from weightstore.interop.views.directory import Decision
     from weightstore.interop.views.layouts import Held, Kind, PassedOver
     from weightstore.interop.views.manifest import Manifest, Scope
     from weightstore.interop.views.plan import ViewPlan

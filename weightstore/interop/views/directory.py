@@ -9,7 +9,7 @@ import re
 import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from weightstore.errors import BlobDamaged, NoSpace, StoreError
 from weightstore.interop.views.layouts import MANIFEST, Entry, Link, Text
@@ -26,12 +26,12 @@ from weightstore.store.blobs import open_verified
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from weightstore.config import Link as Way
     from weightstore.digest import Digest
     from weightstore.interop.placing import Placed
     from weightstore.interop.views.plan import ViewPlan
     from weightstore.store.receipts import Receipts
 
-Way: TypeAlias = Literal["auto", "reflink", "symlink", "hardlink", "copy"]
 
 UNFINISHED = ".weightstore-unfinished"
 _HALF_PLACED = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.[0-9a-f]{8}\.new")
