@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import urllib.request
+import warnings
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +58,18 @@ def test_the_response_has_what_a_servers_has(net: Checkpoint) -> None:
     assert response.readinto(buffer) == 100
     assert bytes(buffer) + response.read() == net.data
     assert response.isclosed()
+
+
+def test_a_response_that_is_dropped_lets_go_of_the_file(net: Checkpoint) -> None:
+    with weightstore.enabled(), warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        urlopen(net.url).close()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            urlopen(net.url).read(10)
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert not told
 
 
 def test_openers_with_credentials_go_their_way(place: Place, net: Checkpoint) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import os
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request
 
@@ -93,9 +94,11 @@ class _Connection:
 
 
 class _Answer(io.RawIOBase):
+    """Closed when it is dropped, without the warning of a file: programs leave responses to the collector."""
+
     def __init__(self, head: bytes, fd: int) -> None:
         self._head = head
-        self._file = io.FileIO(fd, "rb", closefd=True)
+        self._fd = fd
 
     def readable(self) -> bool:
         return True
@@ -105,9 +108,9 @@ class _Answer(io.RawIOBase):
             count = min(len(buffer), len(self._head))
             buffer[:count], self._head = self._head[:count], self._head[count:]
             return count
-        return self._file.readinto(buffer) or 0
+        return os.readv(self._fd, [buffer])
 
     def close(self) -> None:
         if not self.closed:
-            self._file.close()
+            os.close(self._fd)
         super().close()
