@@ -64,6 +64,7 @@ def test_a_response_that_is_dropped_lets_go_of_the_file(net: Checkpoint) -> None
     with weightstore.enabled(), warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         urlopen(net.url).close()
+        gc.collect()
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(5):
             urlopen(net.url).read(10)
