@@ -349,7 +349,7 @@ def test_a_download_replaces_whatever_was_there(place: Place, net: Checkpoint, t
 
 
 def test_a_download_leaves_no_link_to_the_blob(place: Place, net: Checkpoint, tmp_path: Path) -> None:
-    with weightstore.enabled():
+    with weightstore.enabled(link="symlink"):
         load_state_dict_from_url(net.url, str(tmp_path), progress=False)
         assert (tmp_path / net.name).is_symlink()
         download_url_to_file(net.url, str(tmp_path / net.name), progress=False)

@@ -104,7 +104,8 @@ def own_file_at(path: Path, wanted: Wanted, located: Located, *, session: Sessio
     """
     hit = located.hit.blob if located.hit is not None else session.obtain(wanted, meter=meter)
     with hit:
-        place(hit, path, link=session.link, own=True, receipts=session.client.receipts)
+        link = session.link if session.link in {"copy", "reflink"} else "auto"
+        place(hit, path, link=link, own=True, receipts=session.client.receipts)
         return Verified.of(hit)
 
 
