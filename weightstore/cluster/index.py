@@ -31,7 +31,7 @@ from weightstore.store.parts import Part
 from weightstore.store.publish import give_name, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from weightstore.catalog.entries import Catalog, Entry
     from weightstore.records import Ref
@@ -147,6 +147,8 @@ def merged(old: ModelIndex, new: ModelIndex) -> ModelIndex:
     entries = dict(before)
     for entry in new.entries:
         known = before.get(entry.digest)
+        if known is not None and _says_no_more(entry, known):
+            continue
         if known is not None and not set(known.sources) <= set(entry.sources):
             sources = sorted({*known.sources, *entry.sources}, key=str)
             entry, made = make_entry(
@@ -158,7 +160,21 @@ def merged(old: ModelIndex, new: ModelIndex) -> ModelIndex:
             )
             documents |= made
         entries[entry.digest] = entry
-    return model_index(entries.values(), foreign=old.foreign, documents=documents)
+    return model_index(entries.values(), foreign=old.foreign, documents=dict(_named(entries.values(), documents)))
+
+
+def _named(entries: Iterable[IndexEntry], documents: Mapping[Digest, bytes]) -> Iterator[tuple[Digest, bytes]]:
+    """Yield the documents that entries name: their manifests, and the configs of these."""
+    for entry in entries:
+        if entry.manifest in documents:
+            yield entry.manifest, documents[entry.manifest]
+            config = Digest.parse(json.loads(documents[entry.manifest])["config"]["digest"])
+            yield config, documents[config]
+
+
+def _says_no_more(entry: IndexEntry, known: IndexEntry) -> bool:
+    told = set(entry.sources) < set(known.sources)
+    return told and entry.name in {"", known.name} and entry.licence in {"", known.licence}
 
 
 def build_index(layout: Layout, catalogs: Iterable[Catalog], *, only: Iterable[Digest] | None = None) -> ModelIndex:
