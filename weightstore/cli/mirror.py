@@ -94,11 +94,14 @@ def index(settings: Settings) -> None:
     "push",
     example="""
 weightstore mirror push /sw/weights resnet50 'ViT_*'
-weightstore mirror push /sw/weights --locked weights.lock --dry-run
+weightstore mirror push oci://registry.example.org/group/weights --locked weights.lock --dry-run
 """,
 )
 @click.argument("destination", metavar="DEST")
 @_selection
+@click.option(
+    "--mount-from", default="", metavar="REPOSITORY", help="Of oci://: take blobs from there that it has already."
+)
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="So many files side by side.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would travel, and push nothing.")
 @shared_options("home", "json", "quiet")
@@ -110,13 +113,14 @@ def push(
     names: tuple[str, ...],
     locked: Path | None,
     everything: bool,
+    mount_from: str,
     jobs: int | None,
     dry_run: bool,
 ) -> None:
     """Bring stored weights to a mirror: what it lacks, and nothing else.
 
-    DEST is a directory, which is made where there is none. Every file is hashed once more on its way. The index is
-    written last, and keeps what others pushed.
+    DEST is a directory, which is made where there is none, or oci://host/repository. Every file is hashed once more on
+    its way. The index is written last, and keeps what others pushed.
     """
     from weightstore.cli.interrupt import interruptible
     from weightstore.cli.progress import hashing_progress
@@ -125,7 +129,7 @@ def push(
     from weightstore.cluster.mirror.plan import plan_push
 
     client = settings.client()
-    place = open_place(destination, client=client, writable=True)
+    place = open_place(destination, client=client, writable=True, mount_from=mount_from)
     blobs = pushing.held(client) if everything else pushing.chosen(client, _gather(client, names, locked))
     there = place.present({blob.digest: blob.size for blob in blobs}, place.read_index())
     plan = plan_push(blobs, there)
@@ -194,8 +198,8 @@ def pull(
 ) -> None:
     """Fetch weights from a mirror, and from nowhere else.
 
-    SRC is a directory or a web address. Weights are asked for by their digest, which a lockfile, a full pin or an
-    earlier download tells. A mirror that serves other bytes is found out, whatever it says.
+    SRC is a directory, a web address or oci://host/repository. Weights are asked for by their digest, which a lockfile,
+    a full pin or an earlier download tells. A mirror that serves other bytes is found out, whatever it says.
     """
     from weightstore.cli.fetching import as_json, exit_code, fetch
     from weightstore.cluster.mirror.places import open_place

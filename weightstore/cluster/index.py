@@ -141,7 +141,10 @@ def model_index(entries: Iterable[IndexEntry], **parts: Any) -> ModelIndex:
 
 
 def merged(old: ModelIndex, new: ModelIndex) -> ModelIndex:
-    """Return an index that has what either has; of a checkpoint in both, what the new one says, and all sources."""
+    """Return an index that has what either has; of a checkpoint in both, what the new one says, and all sources.
+
+    Its documents are those that are new to whoever has the old one.
+    """
     before = old.by_digest
     documents = {**old.documents, **new.documents}
     entries = dict(before)
@@ -160,7 +163,9 @@ def merged(old: ModelIndex, new: ModelIndex) -> ModelIndex:
             )
             documents |= made
         entries[entry.digest] = entry
-    return model_index(entries.values(), foreign=old.foreign, documents=dict(_named(entries.values(), documents)))
+    whole = model_index(entries.values(), foreign=old.foreign)
+    changed = [entry for entry in whole.entries if entry != before.get(entry.digest) or entry.manifest in old.documents]
+    return replace(whole, documents=dict(_named(changed, documents)))
 
 
 def _named(entries: Iterable[IndexEntry], documents: Mapping[Digest, bytes]) -> Iterator[tuple[Digest, bytes]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightstore import __version__
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from weightstore.config import Config
     from weightstore.source import Source
     from weightstore.transfer.http import HttpTransport
+    from weightstore.transfer.registry import Registry, RegistryTransport
     from weightstore.transfer.transport import Transport
 
 
@@ -23,6 +26,7 @@ class Transports:
         self._config = config
         self._http: HttpTransport | None = None
         self._hub: Transport | None = None
+        self._registry: RegistryTransport | None = None
         self._lock = threading.Lock()
         self.connections = Connections(config.max_connections)
 
@@ -40,6 +44,12 @@ class Transports:
                     user_agent=f"weightstore/{__version__}",
                     ca_bundle=str(self._config.ca_bundle) if self._config.ca_bundle else None,
                 )
+            if source.scheme == "oci":
+                if self._registry is None:
+                    from weightstore.transfer.registry import Registry, RegistryTransport  # start-up: likewise
+
+                    self._registry = RegistryTransport(Registry(self._http, docker_config=docker_config()))
+                return self._registry
             if source.scheme != "hf":
                 return self._http
             if self._hub is None:
@@ -49,6 +59,13 @@ class Transports:
                     self._http, endpoint=self._config.hub_endpoint.url, token=self._config.hub_token
                 )
             return self._hub
+
+    def registry(self, source: Source) -> Registry:
+        """Return what asks the OCI registry that an ``oci`` source is in."""
+        self.transport_for(source)
+        if self._registry is None:
+            raise AssertionError
+        return self._registry.registry
 
     def interrupt(self) -> None:
         """End all reads from the network that are under way."""
@@ -61,3 +78,8 @@ class Transports:
         with self._lock:
             if self._http is not None:
                 self._http.close()
+
+
+def docker_config() -> Path:
+    """Return the file in which ``docker login`` keeps credentials, which other tools read as well."""
+    return Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")) / "config.json"

@@ -6,17 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.mirror.directory import Directory
+from weightstore.cluster.mirror.registry import InRegistry
 from weightstore.cluster.mirror.web import Web
 from weightstore.errors import InvalidInput
 from weightstore.source import Source, is_path
+from weightstore.transfer.registry import Repository
+from weightstore.transfer.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from weightstore.client import Client
     from weightstore.cluster.mirror.place import Place
 
 
-def open_place(address: str, *, client: Client, writable: bool = False) -> Place:
+def open_place(address: str, *, client: Client, writable: bool = False, mount_from: str = "") -> Place:
     """Return the mirror at an address: a path, or a URL. Opens no connection yet.
+
+    Args:
+        address: where the mirror is.
+        client: whose settings and connections it is asked with.
+        writable: whether it is to be written.
+        mount_from: another repository of the same registry, from which it may take blobs instead of from us.
 
     Raises:
         InvalidInput: it is neither, or of a kind that cannot be a mirror, or cannot be written and is to be.
@@ -37,4 +46,10 @@ def open_place(address: str, *, client: Client, writable: bool = False) -> Place
         if writable:
             raise web.read_only()
         return web
-    raise InvalidInput(f"{source}: a mirror is a directory, or an https:// or http:// address")
+    if source.scheme == "oci":
+        repository, digits = Repository.of(source)
+        if digits:
+            raise InvalidInput(f"{source}: is a blob. A mirror is a repository, like oci://{repository.host}/weights")
+        retry = RetryPolicy(attempts=client.config.retries)
+        return InRegistry(source, transports.registry(source), mount_from=mount_from, retry=retry)
+    raise InvalidInput(f"{source}: a mirror is a directory, or an https://, http:// or oci:// address")
