@@ -119,8 +119,8 @@ def push(
 ) -> None:
     """Bring stored weights to a mirror: what it lacks, and nothing else.
 
-    DEST is a directory, which is made where there is none, or oci://host/repository. Every file is hashed once more on
-    its way. The index is written last, and keeps what others pushed.
+    DEST is a directory, which is made where there is none, oci://host/repository, or s3://, gs:// or az://bucket/prefix.
+    Every file is hashed once more on its way. The index is written last, and keeps what others pushed.
     """
     from weightstore.cli.interrupt import interruptible
     from weightstore.cli.progress import hashing_progress
@@ -198,8 +198,8 @@ def pull(
 ) -> None:
     """Fetch weights from a mirror, and from nowhere else.
 
-    SRC is a directory, a web address or oci://host/repository. Weights are asked for by their digest, which a lockfile,
-    a full pin or an earlier download tells. A mirror that serves other bytes is found out, whatever it says.
+    SRC is a directory, a web address, a bucket or oci://host/repository. Weights are asked for by their digest, which a
+    lockfile, a full pin or an earlier download tells. A mirror that serves other bytes is found out, whatever it says.
     """
     from weightstore.cli.fetching import as_json, exit_code, fetch
     from weightstore.cluster.mirror.places import open_place

@@ -14,6 +14,7 @@ from weightstore.transfer.file import FileTransport
 if TYPE_CHECKING:
     from weightstore.config import Config
     from weightstore.source import Source
+    from weightstore.transfer.bucket import BucketTransport
     from weightstore.transfer.http import HttpTransport
     from weightstore.transfer.registry import Registry, RegistryTransport
     from weightstore.transfer.transport import Transport
@@ -27,12 +28,15 @@ class Transports:
         self._http: HttpTransport | None = None
         self._hub: Transport | None = None
         self._registry: RegistryTransport | None = None
+        self._buckets: BucketTransport | None = None
         self._lock = threading.Lock()
         self.connections = Connections(config.max_connections)
 
     def transport_for(self, source: Source) -> Transport:
         if source.scheme == "file":
             return FileTransport()
+        if source.scheme in {"s3", "gs", "az"}:
+            return self.buckets()
         with self._lock:
             if self._http is None:
                 from weightstore.transfer.http import HttpTransport  # start-up: a file needs no network
@@ -59,6 +63,15 @@ class Transports:
                     self._http, endpoint=self._config.hub_endpoint.url, token=self._config.hub_token
                 )
             return self._hub
+
+    def buckets(self) -> BucketTransport:
+        """Return what asks buckets."""
+        with self._lock:
+            if self._buckets is None:
+                from weightstore.transfer.bucket import BucketTransport  # start-up: likewise
+
+                self._buckets = BucketTransport(connect_timeout_s=self._config.connect_timeout_s)
+            return self._buckets
 
     def registry(self, source: Source) -> Registry:
         """Return what asks the OCI registry that an ``oci`` source is in."""

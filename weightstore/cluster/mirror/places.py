@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.mirror.directory import Directory
+from weightstore.cluster.mirror.in_bucket import InBucket
 from weightstore.cluster.mirror.registry import InRegistry
 from weightstore.cluster.mirror.web import Web
 from weightstore.errors import InvalidInput
 from weightstore.source import Source, is_path
+from weightstore.transfer.bucket import BUCKETS
 from weightstore.transfer.registry import Repository
 from weightstore.transfer.retry import RetryPolicy
 
@@ -52,4 +54,6 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
             raise InvalidInput(f"{source}: is a blob. A mirror is a repository, like oci://{repository.host}/weights")
         retry = RetryPolicy(attempts=client.config.retries)
         return InRegistry(source, transports.registry(source), mount_from=mount_from, retry=retry)
-    raise InvalidInput(f"{source}: a mirror is a directory, or an https://, http:// or oci:// address")
+    if source.scheme in BUCKETS:
+        return InBucket(source, transports.buckets().bucket(source))
+    raise InvalidInput(f"{source}: a mirror is a directory, a web server, a bucket or a registry")
