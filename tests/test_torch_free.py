@@ -42,6 +42,7 @@ COMMANDS = {
     "view": ["view", "torch-hub", "hub"],
     "adopt": ["adopt", "."],
     "why": ["why", "resnet50"],
+    "mirror": ["mirror", "push", "mirror", "--all"],
     "verify": ["verify", "--repair"],
     "gc": ["gc"],
     "init": ["init"],

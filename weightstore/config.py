@@ -67,7 +67,7 @@ class Config:
         home: root of the writable store.
         state: this user's private state: receipts.
         layers: stores consulted read-only before the writable one, in order.
-        mirrors: stores asked by digest, each a directory or an http(s) URL, in order; never trusted.
+        mirrors: stores asked by digest, each a directory or a URL, in order; never trusted.
         order: which kinds of place are asked, in order.
         offline: open no socket.
         trust: ``first-use`` records the digest of an unpinned source when it is first fetched; ``pinned`` refuses it.

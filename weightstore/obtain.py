@@ -295,6 +295,7 @@ class Obtainer:
     ) -> tuple[Downloaded, Candidate]:
         failures: list[WeightStoreError] = []
         no_space: NoSpace | None = None
+        passed_over = ""
         for candidate in candidates:
             mirror = candidate.source.url.partition("/blobs/sha256/")[0] if candidate.kind == "mirror" else ""
             if mirror in self._dead_mirrors:
@@ -313,6 +314,7 @@ class Obtainer:
                     if isinstance(error, DigestMismatch) and candidate != candidates[-1]:
                         meter.note(f"{candidate.source} has other content now: asking further sources")
                 else:
+                    passed_over = str(error)
                     meter.note(f"mirror passed over: {error}")
                 if mirror and isinstance(error, SourceUnavailable):
                     self._dead_mirrors.add(mirror)
@@ -322,7 +324,10 @@ class Obtainer:
         if not failures and no_space is not None:
             raise no_space
         if not failures:
-            reason = f"none of the {len(candidates)} mirrors has it"
+            said = (
+                f". The last one that was asked: {passed_over}" if passed_over else ", and those that failed are left"
+            )
+            reason = f"none of the {len(candidates)} mirrors gave it{said}"
             raise TransferError(source=wanted.name, reason=reason)
         raise failures[0] if len(failures) == 1 else AllSourcesFailed(name=wanted.name, failures=failures)
 

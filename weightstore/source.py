@@ -14,10 +14,13 @@ from weightstore.digest import Pin, pin_in_file_name
 from weightstore.errors import InvalidSource
 from weightstore.hub import HubFile
 
-SCHEMES = ("https", "http", "file", "hf")
+SCHEMES = ("https", "http", "file", "hf", "oci", "s3", "gs", "az")
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _MAX_LENGTH = 8192
 _FRAGMENT = re.compile(r"sha256[=:]([0-9A-Fa-f]+)")
+# What the distribution specification allows; the blobs of a repository lie below it.
+_REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_KEY = re.compile(r"[A-Za-z0-9/._=-]*")
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\<>\"{}|^`]")
 # The signatures of the large object stores: without them a URL still names the same object, so they are neither shown
 # nor part of a source's identity. The second kind counts only beside a signature.
@@ -39,7 +42,7 @@ _BESIDE_SIG = frozenset(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Source:
-    """A place that bytes can come from: an ``https``, ``http``, ``file`` or ``hf`` URL without a fragment.
+    """A place that bytes can come from: a URL without a fragment, whose scheme is one of ``SCHEMES``.
 
     ``url`` is what is asked for and may carry credentials; everything shown or written to disk is ``display``.
     Two sources are one when their ``key`` is the same.
@@ -71,6 +74,12 @@ class Source:
                 raise InvalidSource("a file source contains a NUL character")
         elif not parts.hostname or port == 0:
             raise InvalidSource(f"{parts.scheme} source without a host")
+        if parts.scheme == "oci" and (parts.query or not _REPOSITORY.fullmatch(parts.path.strip("/"))):
+            raise InvalidSource("a place in a registry looks like oci://host[:port]/group/name, in lower case")
+        if parts.scheme in {"s3", "gs", "az"} and (
+            parts.query or parts.username or port or not _KEY.fullmatch(parts.path)
+        ):
+            raise InvalidSource(f"a place in a bucket looks like {parts.scheme}://bucket/path, without credentials")
 
     @classmethod
     def parse(cls, text: str) -> Source:
@@ -147,7 +156,7 @@ def _display(url: str) -> str:
     host = (parts.hostname or "").lower()
     if ":" in host:
         host = f"[{host}]"
-    if parts.port and parts.port != _DEFAULT_PORTS[parts.scheme]:
+    if parts.port and parts.port != _DEFAULT_PORTS.get(parts.scheme):
         host = f"{host}:{parts.port}"
     return urlunsplit((parts.scheme, host, parts.path or "/", _without_secrets(parts.query), ""))
 

@@ -186,7 +186,7 @@ def test_every_command_has_help_with_an_example(run):
         names = cli.list_commands(context)
     assert set(names) == {
         "prefetch", "path", "ls", "show", "search", "verify", "gc", "rm", "lock", "why", "init", "doctor", "config",
-        "completion", "demo", "inspect", "convert", "run", "autoload", "check", "scan", "view", "adopt",
+        "completion", "demo", "inspect", "convert", "run", "autoload", "check", "scan", "view", "adopt", "mirror",
     }  # fmt: skip
     for name in names:
         assert name in listed

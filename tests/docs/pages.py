@@ -48,7 +48,7 @@ FENCE = re.compile(
     r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>\S*)\n(?P<body>.*?)^(?P=indent)(?P=ticks)$", re.MULTILINE | re.DOTALL
 )
 COMMENT = re.compile(r"<!-- (?P<kind>setup|not run:)(?P<text>.*?)-->", re.DOTALL)
-SIDE_BY_SIDE = re.compile(r"(?:^(?:start|fetched|note) .*\n)+", re.MULTILINE)
+SIDE_BY_SIDE = re.compile(r"(?:^(?:start|fetched|pushed|note) .*\n)+", re.MULTILINE)
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 VARYING = [
     (re.compile(r"\d+(\.\d+)? ?[kMG]i?B/s"), "<rate>"),

@@ -35,7 +35,7 @@ def lines(*expected: str) -> list[str]:
 
 
 ONE_OF_MANY = "which function of torchvision.models it calls is only known when it runs"
-UNREADABLE = "no way to read ftp sources; known schemes: https, http, file, hf"
+UNREADABLE = "no way to read ftp sources; known schemes: https, http, file, hf, oci, s3, gs, az"
 V1, V2 = "torchvision/ResNet50_Weights.IMAGENET1K_V1", "torchvision/ResNet50_Weights.IMAGENET1K_V2"
 
 

@@ -404,7 +404,7 @@ def test_empty_lists_in_a_file_are_lists(tmp_path: Path) -> None:
 WRONG = [
     ("home", "~nobody-of-this-name/x"),
     ("layers", "/a:~nobody-of-this-name/x"),
-    ("mirrors", "s3://bucket"),
+    ("mirrors", "ftp://bucket"),
     ("mirrors", "https://"),
     ("mirrors", "https://host/x#sha256=deadbeef"),
     ("mirrors", "https://host/x#sha256=1"),

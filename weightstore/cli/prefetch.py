@@ -9,6 +9,7 @@ import click
 from weightstore.cli.options import Bytes, LocalPath, WeightsName, command_with_example, shared_options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from weightstore.batch import Item, Plan
@@ -69,7 +70,7 @@ def command(
     wanted = client.gather(names, task=task, everything=everything, sha256=sha256, lockfile=lockfile)
     plan = client.plan(wanted)
     if dry_run:
-        _print_plan(plan, settings=settings, client=client)
+        print_plan(plan, settings=settings, client=client)
         return
     report = fetch(plan, settings=settings, client=client, jobs=jobs)
     if settings.json:
@@ -77,7 +78,8 @@ def command(
     click.get_current_context().exit(exit_code(report))
 
 
-def _print_plan(plan: Plan, *, settings: Settings, client: Client) -> None:
+def print_plan(plan: Plan, *, settings: Settings, client: Client, more: Mapping[str, object] | None = None) -> None:
+    """Print what a plan would do; ``more`` stands in the JSON object as well."""
     if settings.json:
         settings.print_json(
             {
@@ -87,6 +89,7 @@ def _print_plan(plan: Plan, *, settings: Settings, client: Client) -> None:
                 "bytes_to_fetch": plan.bytes_to_fetch,
                 "sizes_unknown": plan.sizes_unknown,
                 "free_bytes": plan.free,
+                **(more or {}),
             }
         )
         return

@@ -43,10 +43,16 @@ class Hosts(HTTPAdapter):
         self._timeout = timeout
         self._hosts: dict[tuple[str, str], _Host] = {}
 
-    def get(
-        self, url: str, headers: Mapping[str, str], *, authorization: str | None = None
+    def ask(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        authorization: str | None = None,
+        method: str = "GET",
+        body: bytes | None = None,
     ) -> urllib3.BaseHTTPResponse:
-        """Return the answer to one GET, its body still to be read. Redirects are answers.
+        """Return the answer to one request, its body still to be read. Redirects are answers.
 
         Raises:
             requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError: there is none.
@@ -64,8 +70,9 @@ class Hosts(HTTPAdapter):
                 target = requote_uri(target)
             try:
                 response: urllib3.BaseHTTPResponse = host.pool.urlopen(
-                    "GET",
+                    method,
                     target,
+                    body=body,
                     headers=sent,
                     redirect=False,
                     assert_same_host=False,

@@ -19,6 +19,7 @@ import os
 import re
 import ssl
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -138,6 +139,20 @@ class HttpBody:
         _drop(self._response)
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer: its status, its fields as they came, and its body."""
+
+    status: int
+    fields: dict[str, str]
+    body: bytes
+    url: str
+
+    def field(self, name: str) -> str:
+        """Return a header field, whatever its name's case; empty where there is none."""
+        return next((value for key, value in self.fields.items() if key.lower() == name.lower()), "")
+
+
 class Guide(Protocol):
     """Sees what a request meets on its way, where a kind of server says more than HTTP does."""
 
@@ -250,11 +265,49 @@ class HttpTransport:
             url = _redirected(source, url, location)
         raise RefusedResponse(source=source.display, reason=f"more than {MAX_REDIRECTS} redirects")
 
+    def ask(
+        self,
+        source: Source,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        authorization: str | None = None,
+        limit: int,
+    ) -> Reply:
+        """Return a server's answer to one request about a source, whatever its status is. Redirects are answers.
+
+        Raises:
+            RefusedResponse: it cannot be asked, or sends more than ``limit`` bytes.
+            SourceUnavailable: there is no answer, or not all of it.
+        """
+        response = self._send(
+            source, url, {**self._headers, **(headers or {})}, authorization, method=method, body=body
+        )
+        try:
+            data = response.read(limit + 1, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+            raise SourceUnavailable(source=source.display, reason=_reason(error)) from None
+        finally:
+            response.release_conn()
+        if len(data) > limit:
+            response.close()
+            raise RefusedResponse(source=source.display, reason=f"sends more than {limit} bytes")
+        return Reply(response.status, dict(response.headers), data, url)
+
     def _send(
-        self, source: Source, url: str, headers: Mapping[str, str], authorization: str | None
+        self,
+        source: Source,
+        url: str,
+        headers: Mapping[str, str],
+        authorization: str | None,
+        *,
+        method: str = "GET",
+        body: bytes | None = None,
     ) -> urllib3.BaseHTTPResponse:
         try:
-            return self._hosts.get(url, headers, authorization=authorization)
+            return self._hosts.ask(url, headers, authorization=authorization, method=method, body=body)
         except urllib3.exceptions.SSLError as error:
             if not isinstance(_innermost(error), ssl.SSLCertVerificationError):
                 raise SourceUnavailable(source=source.display, reason=f"no TLS connection ({_reason(error)})") from None

@@ -1,0 +1,141 @@
+"""``mirror`` with a real registry, and skopeo as the judge of what lies in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run, Site
+from tests.cluster.test_mirror import ALL, blobs_in
+from tests.servers.registry import DockerRegistry
+from weightstore.cluster.mirror.registry import PIECE
+
+pytestmark = pytest.mark.needs("docker-registry", "skopeo")
+# The password is "secret"; bcrypt is all that the registry reads.
+USER = "ada:$2y$05$HaxjFnkXJFuOyMQPmVxvxuOuHQ9CqWQwDpwPjXRS6y81HlDh5FnO.\n"
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[DockerRegistry]:
+    with DockerRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def repository(registry: DockerRegistry, request: pytest.FixtureRequest) -> str:
+    """The address of a repository that nothing is in."""
+    return f"{registry.address}/site/n{abs(hash(request.node.name)) % 10**9}"
+
+
+def skopeo(*arguments: str | Path) -> None:
+    command = ["skopeo", "copy", "--insecure-policy", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_pushed_is_pulled_with_the_origin_off(site: Site, run: Run, repository: str) -> None:
+    run("lock", "-o", "weights.lock", *ALL)
+    assert "3 pushed" in run("mirror", "push", f"oci://{repository}", "--all").stderr
+    assert "0 pushed, 3 there already" in run("mirror", "push", f"oci://{repository}", "--all").stderr
+    assert json.loads(run("mirror", "status", f"oci://{repository}", "--json").stdout)["both"] == 3
+    shutil.rmtree(site.home)
+    site.server.stop()
+    run("mirror", "pull", f"oci://{repository}", "--locked", "weights.lock")
+    assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
+
+
+def test_a_registry_is_a_mirror_like_any_other(
+    site: Site, run: Run, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("lock", "-o", "weights.lock", *ALL)
+    run("mirror", "push", f"oci://{repository}", "--all")
+    shutil.rmtree(site.home)
+    site.server.stop()
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", f"oci://{repository}")
+    run("prefetch", "--locked", "weights.lock")
+    assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
+
+
+def test_skopeo_takes_what_was_pushed(site: Site, run: Run, repository: str, tmp_path: Path) -> None:
+    run("prefetch", "Small_Weights.A")
+    run("mirror", "push", f"oci://{repository}", "--all")
+    skopeo("--src-tls-verify=false", f"docker://{repository}:toys-Small_Weights.A", f"oci:{tmp_path}/copy:a")
+    assert (tmp_path / "copy/blobs/sha256" / site.digest("A")).read_bytes() == site.data("A")
+
+
+def test_what_skopeo_brings_to_a_registry_is_pulled(site: Site, run: Run, repository: str, tmp_path: Path) -> None:
+    run("lock", "-o", "weights.lock", "Small_Weights.A")
+    run("mirror", "push", "mirror", "--all")
+    skopeo("--dest-tls-verify=false", f"oci:{tmp_path}/mirror:toys-Small_Weights.A", f"docker://{repository}:a")
+    shutil.rmtree(site.home)
+    site.server.stop()
+    run("mirror", "pull", f"oci://{repository}", "--locked", "weights.lock")
+    assert site.blob("A").read_bytes() == site.data("A")
+
+
+def test_a_blob_larger_than_a_piece_arrives_in_pieces(
+    site: Site, run: Run, repository: str, registry: DockerRegistry
+) -> None:
+    data = random.Random(5).randbytes(PIECE + 12345)
+    url = site.server.serve("/large.pth", data)
+    run("prefetch", url)
+    before = len(registry.requests())
+    run("mirror", "push", f"oci://{repository}", url)
+    assert [method for method, _ in registry.requests()[before:]].count("PATCH") == 2
+    digest = hashlib.sha256(data).hexdigest()
+    shutil.rmtree(site.home)
+    run("mirror", "pull", f"oci://{repository}", f"{url}#sha256={digest}")
+    assert (site.home / "blobs/sha256" / digest).read_bytes() == data
+
+
+def test_a_blob_of_another_repository_is_mounted(
+    site: Site, run: Run, repository: str, registry: DockerRegistry
+) -> None:
+    run("prefetch", "Small_Weights.A")
+    run("mirror", "push", f"oci://{repository}", "--all")
+    before = len(registry.requests())
+    other = repository.partition("/")[2]
+    run("mirror", "push", f"oci://{repository}-two", "--all", "--mount-from", other)
+    asked = registry.requests()[before:]
+    assert any("mount=sha256" in path and site.digest("A") in path for _, path in asked)
+    assert not any(method == "PUT" and site.digest("A") in path for method, path in asked)
+
+
+def test_one_new_blob_for_a_mirror_of_many_is_as_many_requests_as_for_one_of_few(
+    site: Site, run: Run, repository: str, registry: DockerRegistry
+) -> None:
+    def requests_of_one_more(name: str) -> int:
+        url = site.server.serve(f"/{name}.pth", name.encode() * 100)
+        run("prefetch", url)
+        before = len(registry.requests())
+        run("mirror", "push", f"oci://{repository}", "--all")
+        return len(registry.requests()) - before
+
+    run("prefetch", "Small_Weights.A")
+    run("mirror", "push", f"oci://{repository}", "--all")
+    few = requests_of_one_more("few")
+    run("prefetch", *(site.server.serve(f"/many-{number}.pth", b"%d" % number * 50) for number in range(500)))
+    run("mirror", "push", f"oci://{repository}", "--all", "-j2")
+    assert requests_of_one_more("many") == few
+
+
+def test_credentials_are_those_of_docker_login(
+    site: Site, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("prefetch", "Small_Weights.A")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with DockerRegistry(htpasswd=USER) as registry:
+        place = f"oci://{registry.address}/weights"
+        assert "docker login" in run("mirror", "push", place, "--all", code=6).stderr
+        auth = base64.b64encode(b"ada:secret").decode()
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.address: {"auth": auth}}}))
+        run("mirror", "push", place, "--all")
+        assert json.loads(run("mirror", "status", place, "--json").stdout)["both"] == 1

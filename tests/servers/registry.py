@@ -1,0 +1,80 @@
+"""A real OCI registry, docker-registry, on a port of its own, with a log of what it was asked."""
+
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_CONFIGURATION = """
+version: 0.1
+log: {{level: info, accesslog: {{disabled: false}}}}
+storage: {{filesystem: {{rootdirectory: {home}/data}}, delete: {{enabled: true}}}}
+http: {{addr: "127.0.0.1:{port}"}}
+{auth}
+"""
+_ACCESS = re.compile(r'"(GET|HEAD|POST|PUT|PATCH|DELETE) (/v2/\S*) HTTP')
+
+
+class DockerRegistry:
+    """Serves at ``address``. With ``htpasswd`` lines it wants to be shown who asks."""
+
+    def __init__(self, *, htpasswd: str = "") -> None:
+        self._htpasswd = htpasswd
+        self._cleanup = ExitStack()
+        self._home = Path()
+        self.address = ""
+
+    def __enter__(self) -> Self:
+        with ExitStack() as cleanup:
+            self._home = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="registry-")))
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                port = probe.getsockname()[1]
+            self.address = f"127.0.0.1:{port}"
+            auth = ""
+            if self._htpasswd:
+                (self._home / "htpasswd").write_text(self._htpasswd)
+                auth = f"auth: {{htpasswd: {{realm: site, path: {self._home}/htpasswd}}}}"
+            configuration = self._home / "config.yml"
+            configuration.write_text(_CONFIGURATION.format(home=self._home, port=port, auth=auth))
+            log = cleanup.enter_context((self._home / "log").open("wb"))
+            program = shutil.which("docker-registry") or "docker-registry"
+            process = subprocess.Popen([program, "serve", configuration], stdout=log, stderr=subprocess.STDOUT)
+            cleanup.callback(self._stop, process)
+            self._wait_until_ready(port)
+            self._cleanup = cleanup.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cleanup.close()
+
+    def requests(self) -> list[tuple[str, str]]:
+        """Methods and paths of all requests so far."""
+        return _ACCESS.findall((self._home / "log").read_text())
+
+    def _wait_until_ready(self, port: int) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise RuntimeError(f"the registry did not start: {(self._home / 'log').read_text()}")
+
+    @staticmethod
+    def _stop(process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

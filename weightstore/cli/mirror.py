@@ -1,0 +1,338 @@
+"""``weightstore mirror``."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from weightstore.cli import units
+from weightstore.cli.options import LocalPath, WeightsName, group_with_example, shared_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from weightstore.cli.settings import Settings
+    from weightstore.client import Client
+    from weightstore.cluster.index import IndexEntry, ModelIndex
+    from weightstore.cluster.mirror.place import Outgoing
+    from weightstore.cluster.mirror.plan import Difference, PullPlan, PushPlan
+    from weightstore.cluster.mirror.push import Pushed
+    from weightstore.records import Wanted
+
+_NAMES = "[NAME|GLOB|URL]..."
+
+
+@group_with_example(
+    example="""
+weightstore mirror push /sw/weights --locked weights.lock
+weightstore mirror status /sw/weights
+weightstore mirror pull https://weights.example.org --locked weights.lock
+""",
+)
+def command() -> None:
+    """Keep a mirror: one copy of the weights that a site uses, in a directory or other storage, asked by digest.
+
+    A mirror is a store, and an OCI image layout. Nobody has to trust it: what comes from it is verified.
+    """
+
+
+def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the arguments by which weights are chosen, and check that something is."""
+    for option in (
+        click.option("--all", "everything", is_flag=True, help="Everything that there is."),
+        click.option("--locked", type=LocalPath(), metavar="FILE", help="What a lockfile locks, by full digest."),
+        click.argument("names", nargs=-1, type=WeightsName(), metavar=_NAMES),
+    ):
+        function = option(function)
+
+    @functools.wraps(function)
+    def checked(*args: Any, **options: Any) -> Any:
+        chosen = bool(options["names"] or options["locked"])
+        if chosen == options["everything"]:
+            raise click.UsageError("Give NAMEs, --locked FILE or --all" + (", and not both." if chosen else "."))
+        return function(*args, **options)
+
+    return checked
+
+
+def _gather(client: Client, names: Sequence[str], locked: Path | None) -> list[Wanted]:
+    lockfile = None
+    if locked is not None:
+        from weightstore.catalog.lockfile import Lockfile
+
+        lockfile = Lockfile.read(locked)
+    return client.gather(names, lockfile=lockfile)
+
+
+@command.command("index", example="weightstore --home /sw/weights mirror index")
+@shared_options("home", "json", "quiet")
+@click.pass_obj
+def index(settings: Settings) -> None:
+    """Write index.json, so that the store is an OCI image layout and tells what it has.
+
+    Each checkpoint that a source is recorded of becomes an artifact with its name, licence and sources. skopeo and oras
+    copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes.
+    """
+    from weightstore.cluster.index import build_index, write_index
+    from weightstore.store.image import INDEX_NAME
+
+    client = settings.client()
+    layout = client.obtainer.writable()
+    made = build_index(layout, client.catalogs.all())
+    write_index(layout, made, receipts=client.receipts)
+    path = layout.root / INDEX_NAME
+    if settings.json:
+        settings.print_json({"index": str(path), "entries": [_entry_as_json(entry) for entry in made.entries]})
+        return
+    settings.say(f"{path}: {units.count(len(made.entries), 'checkpoint')}, {units.size(_bytes(made.entries))}")
+
+
+@command.command(
+    "push",
+    example="""
+weightstore mirror push /sw/weights resnet50 'ViT_*'
+weightstore mirror push oci://registry.example.org/group/weights --locked weights.lock --dry-run
+""",
+)
+@click.argument("destination", metavar="DEST")
+@_selection
+@click.option(
+    "--mount-from", default="", metavar="REPOSITORY", help="Of oci://: take blobs from there that it has already."
+)
+@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="So many files side by side.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print what would travel, and push nothing.")
+@shared_options("home", "json", "quiet")
+@click.pass_obj
+def push(
+    settings: Settings,
+    *,
+    destination: str,
+    names: tuple[str, ...],
+    locked: Path | None,
+    everything: bool,
+    mount_from: str,
+    jobs: int | None,
+    dry_run: bool,
+) -> None:
+    """Bring stored weights to a mirror: what it lacks, and nothing else.
+
+    DEST is a directory, which is made where there is none, oci://host/repository, or s3://, gs:// or az://bucket/prefix.
+    Every file is hashed once more on its way. The index is written last, and keeps what others pushed.
+    """
+    from weightstore.cli.interrupt import interruptible
+    from weightstore.cli.progress import hashing_progress
+    from weightstore.cluster.mirror import push as pushing
+    from weightstore.cluster.mirror.places import open_place
+    from weightstore.cluster.mirror.plan import plan_push
+
+    client = settings.client()
+    place = open_place(destination, client=client, writable=True, mount_from=mount_from)
+    blobs = pushing.held(client) if everything else pushing.chosen(client, _gather(client, names, locked))
+    there = place.present({blob.digest: blob.size for blob in blobs}, place.read_index())
+    plan = plan_push(blobs, there)
+    if dry_run:
+        _print_push_plan(settings, place.display, plan)
+        return
+    settings.say(_announcement(place.display, plan))
+
+    def told(done: Pushed) -> None:
+        if done.status == "failed":
+            settings.complain(str(done.error))
+        elif done.status == "pushed":
+            settings.say(f"{'pushed':<9} {done.blob.name}  {units.size(done.blob.size)}")
+
+    doing = f"pushing to {place.display}"
+    with interruptible() as stop, hashing_progress(settings, plan.bytes_to_push, doing) as advance:
+        results = pushing.push(
+            plan, place, client=client, jobs=jobs or client.config.jobs, on_bytes=advance, on_done=told, stop=stop
+        )
+    code = max((done.error.exit_code for done in results if done.error is not None), default=0)
+    pushed = [done.blob for done in results if done.status == "pushed"]
+    if settings.json:
+        settings.print_json(
+            {
+                "destination": place.display,
+                "dry_run": False,
+                "blobs": [_pushed_as_json(done) for done in results],
+                "pushed_bytes": _bytes(pushed),
+                "exit_code": code,
+            }
+        )
+    else:
+        failed = sum(done.status in {"failed", "cancelled"} for done in results)
+        settings.say(f"{len(pushed)} pushed, {len(plan.present)} there already, {failed} failed")
+    click.get_current_context().exit(code)
+
+
+@command.command(
+    "pull",
+    example="""
+weightstore mirror pull /sw/weights --locked weights.lock
+weightstore mirror pull https://weights.example.org --all --dry-run
+""",
+)
+@click.argument("origin", metavar="SRC")
+@_selection
+@click.option(
+    "--trust-mirror",
+    is_flag=True,
+    help="Believe the mirror which digest a source has, where this machine does not know it.",
+)
+@click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="So many files side by side.")
+@click.option("-n", "--dry-run", is_flag=True, help="Print the plan and fetch nothing.")
+@shared_options("home", "offline", "json", "quiet")
+@click.pass_obj
+def pull(
+    settings: Settings,
+    *,
+    origin: str,
+    names: tuple[str, ...],
+    locked: Path | None,
+    everything: bool,
+    trust_mirror: bool,
+    jobs: int | None,
+    dry_run: bool,
+) -> None:
+    """Fetch weights from a mirror, and from nowhere else.
+
+    SRC is a directory, a web address, a bucket or oci://host/repository. Weights are asked for by their digest, which a
+    lockfile, a full pin or an earlier download tells. A mirror that serves other bytes is found out, whatever it says.
+    """
+    from weightstore.cli.fetching import as_json, exit_code, fetch
+    from weightstore.cluster.mirror.places import open_place
+    from weightstore.cluster.mirror.pull import prepare, record_believed
+
+    source = open_place(origin, client=settings.client()).source
+    client = settings.client(mirrors=(source,), order=("layers", "mirrors"))
+    place = open_place(origin, client=client)
+    wanted = None if everything else _gather(client, names, locked)
+    prepared = prepare(place, client=client, wanted=wanted, trusted=trust_mirror)
+    for one in prepared.skipped[:1] if everything else prepared.skipped:
+        more = len(prepared.skipped) - 1 if everything else 0
+        settings.note(f"not pulled: {one.name}{f', and {more} more' if more else ''}: {one.reason}")
+    plan = client.plan(prepared.wanted)
+    if dry_run:
+        from weightstore.cli.prefetch import print_plan
+
+        print_plan(plan, settings=settings, client=client, more=_skipped_as_json(prepared))
+        return
+    report = fetch(plan, settings=settings, client=client, jobs=jobs)
+    record_believed(report, prepared.believed, client=client)
+    code = exit_code(report) or (_NOT_PULLED if prepared.skipped and not everything else 0)
+    if settings.json:
+        settings.print_json({**as_json(report), **_skipped_as_json(prepared), "exit_code": code})
+    click.get_current_context().exit(code)
+
+
+_NOT_PULLED = 4  # as of NotPresent
+
+
+@command.command("status", example="weightstore mirror status /sw/weights")
+@click.argument("mirror", metavar="MIRROR")
+@shared_options("home", "offline", "json", "quiet")
+@click.pass_obj
+def status(settings: Settings, *, mirror: str) -> None:
+    """Tell what is missing on which side: in the mirror, or here.
+
+    Reads the mirror's index or one listing of it, and no weights.
+    """
+    from weightstore.cluster.mirror.places import open_place
+    from weightstore.cluster.mirror.plan import compare
+    from weightstore.cluster.mirror.pull import index_of_place
+    from weightstore.cluster.mirror.push import held
+
+    client = settings.client()
+    place = open_place(mirror, client=client)
+    known = index_of_place(place)
+    blobs = held(client)
+    there = place.present({blob.digest: blob.size for blob in blobs}, known)
+    found = compare(blobs, there, known)
+    if settings.json:
+        settings.print_json(_difference_as_json(place.display, found, known))
+        return
+    _print_difference(settings, place.display, found)
+
+
+def _print_difference(settings: Settings, display: str, found: Difference) -> None:
+    from weightstore.cli.table import Cell, Column, print_table
+
+    columns = [Column("NAME", flexible=True), Column("SIZE", right=True), Column("WHERE"), Column("DIGEST", drop=1)]
+    rows = [
+        [Cell(name), Cell(units.size(size), str(size)), Cell(where), Cell(hexadecimal[:12], hexadecimal)]
+        for name, size, where, hexadecimal in (
+            *((one.name, one.size, "here only", one.digest.hex) for one in found.here),
+            *((one.name or one.title, one.size, "mirror only", one.digest.hex) for one in found.there),
+        )
+    ]
+    if rows:
+        print_table(columns, rows)
+    parts = (("on both sides", found.both), ("here only", found.here), ("only in the mirror", found.there))
+    told = ", ".join(f"{len(blobs)} {where} ({units.size(_bytes(blobs))})" for where, blobs in parts)
+    settings.say(f"{display}: {told}")
+
+
+def _announcement(display: str, plan: PushPlan) -> str:
+    there = f"; {len(plan.present)} there already" if plan.present else ""
+    return f"{units.count(len(plan.missing), 'file')} to push, {units.size(plan.bytes_to_push)}{there} in {display}"
+
+
+def _print_push_plan(settings: Settings, display: str, plan: PushPlan) -> None:
+    if settings.json:
+        blobs = [*((blob, "missing") for blob in plan.missing), *((blob, "present") for blob in plan.present)]
+        settings.print_json(
+            {
+                "destination": display,
+                "dry_run": True,
+                "blobs": [_blob_as_json(blob, what) for blob, what in blobs],
+                "bytes_to_push": plan.bytes_to_push,
+            }
+        )
+        return
+    for blob in plan.missing:
+        click.echo(f"push      {blob.name}  {units.size(blob.size)}")
+    settings.say(_announcement(display, plan))
+
+
+def _bytes(blobs: Sequence[Outgoing] | Sequence[IndexEntry]) -> int:
+    return sum(blob.size for blob in blobs)
+
+
+def _blob_as_json(blob: Outgoing, status: str) -> dict[str, object]:
+    return {"name": blob.name, "digest": str(blob.digest), "size_bytes": blob.size, "status": status}
+
+
+def _pushed_as_json(done: Pushed) -> dict[str, object]:
+    from weightstore.cli.settings import described
+
+    return {**_blob_as_json(done.blob, done.status), "error": described(done.error) if done.error else None}
+
+
+def _entry_as_json(entry: IndexEntry) -> dict[str, object]:
+    return {
+        "name": entry.name or None,
+        "tag": entry.ref_name,
+        "digest": str(entry.digest),
+        "size_bytes": entry.size,
+        "manifest": str(entry.manifest),
+        "licence": entry.licence or None,
+        "sources": [str(source) for source in entry.sources],
+    }
+
+
+def _skipped_as_json(prepared: PullPlan) -> dict[str, object]:
+    return {"skipped": [{"name": one.name, "reason": one.reason} for one in prepared.skipped]}
+
+
+def _difference_as_json(display: str, found: Difference, known: ModelIndex) -> dict[str, object]:
+    return {
+        "mirror": display,
+        "entries": len(known.entries),
+        "here_only": [_blob_as_json(blob, "here") for blob in found.here],
+        "mirror_only": [_entry_as_json(entry) for entry in found.there],
+        "both": len(found.both),
+        "missing_in_mirror_bytes": _bytes(found.here),
+        "missing_here_bytes": _bytes(found.there),
+    }

@@ -1,0 +1,59 @@
+"""Which kind of mirror an address means: the one place that knows all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weightstore.cluster.mirror.directory import Directory
+from weightstore.cluster.mirror.in_bucket import InBucket
+from weightstore.cluster.mirror.registry import InRegistry
+from weightstore.cluster.mirror.web import Web
+from weightstore.errors import InvalidInput
+from weightstore.source import Source, is_path
+from weightstore.transfer.bucket import BUCKETS
+from weightstore.transfer.registry import Repository
+from weightstore.transfer.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from weightstore.client import Client
+    from weightstore.cluster.mirror.place import Place
+
+
+def open_place(address: str, *, client: Client, writable: bool = False, mount_from: str = "") -> Place:
+    """Return the mirror at an address: a path, or a URL. Opens no connection yet.
+
+    Args:
+        address: where the mirror is.
+        client: whose settings and connections it is asked with.
+        writable: whether it is to be written.
+        mount_from: another repository of the same registry, from which it may take blobs instead of from us.
+
+    Raises:
+        InvalidInput: it is neither, or of a kind that cannot be a mirror, or cannot be written and is to be.
+        MissingDependency: it needs a package that is not installed.
+    """
+    if "://" not in address:
+        if not address:
+            raise InvalidInput("a mirror is a directory or a URL, and this is empty")
+        return Directory(Path(address if is_path(address) else f"./{address}"), client.receipts)
+    source = Source.parse(address)
+    if source.scheme == "file":
+        return Directory(source.path, client.receipts)
+    if client.config.offline:
+        raise InvalidInput(f"{source}: offline mode forbids to ask it. A mirror in a directory needs no network")
+    transports = client.obtainer.transports()
+    if source.scheme in {"http", "https"}:
+        web = Web(source, transports.transport_for(source))
+        if writable:
+            raise web.read_only()
+        return web
+    if source.scheme == "oci":
+        repository, digits = Repository.of(source)
+        if digits:
+            raise InvalidInput(f"{source}: is a blob. A mirror is a repository, like oci://{repository.host}/weights")
+        retry = RetryPolicy(attempts=client.config.retries)
+        return InRegistry(source, transports.registry(source), mount_from=mount_from, retry=retry)
+    if source.scheme in BUCKETS:
+        return InBucket(source, transports.buckets().bucket(source))
+    raise InvalidInput(f"{source}: a mirror is a directory, a web server, a bucket or a registry")

@@ -1,0 +1,132 @@
+"""What is to travel between a store and a mirror: pure decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from weightstore.digest import Digest, Pin
+from weightstore.records import Wanted
+from weightstore.transfer.policy import blob_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from weightstore.cluster.index import IndexEntry, ModelIndex
+    from weightstore.cluster.mirror.place import Outgoing
+    from weightstore.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class PushPlan:
+    """What a push will do: ``missing`` blobs travel, ``present`` ones are in the mirror already."""
+
+    missing: tuple[Outgoing, ...]
+    present: tuple[Outgoing, ...]
+
+    @property
+    def bytes_to_push(self) -> int:
+        return sum(blob.size for blob in self.missing)
+
+
+def plan_push(held: Iterable[Outgoing], there: Collection[Digest]) -> PushPlan:
+    """Decide what travels to a mirror that has some digests; one blob under several names travels once."""
+    blobs = tuple({blob.digest: blob for blob in held}.values())
+    return PushPlan(
+        tuple(blob for blob in blobs if blob.digest not in there),
+        tuple(blob for blob in blobs if blob.digest in there),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that is not pulled, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullPlan:
+    """What a pull will ask for, each by its full digest. ``believed`` are digests that only the mirror told."""
+
+    wanted: tuple[Wanted, ...]
+    skipped: tuple[Skipped, ...]
+    believed: frozenset[Digest] = frozenset()
+
+
+_UNKNOWN = (
+    "its digest is not known here, and the mirror's word is not enough. Give a lockfile with --locked, or believe this "
+    "mirror with --trust-mirror"
+)
+
+
+def plan_pull(
+    wanted: Iterable[Wanted], index: ModelIndex | None, *, known: Callable[[Wanted], Digest | None], trusted: bool
+) -> PullPlan:
+    """Decide what of some weights is asked of a mirror.
+
+    ``known`` tells the digest that they have as far as this machine knows. Where it does not, the mirror's index is
+    believed if it is ``trusted`` and the pin agrees. Without an ``index`` only what is known here can be asked for.
+    """
+    by_source, by_digest = (index.by_source, index.by_digest) if index is not None else ({}, {})
+    asked: dict[tuple[Source, Digest], Wanted] = {}
+    skipped: list[Skipped] = []
+    believed: set[Digest] = set()
+    for one in wanted:
+        digest = known(one)
+        entry = by_digest.get(digest) if digest is not None else _entry_of(one, by_source)
+        if digest is None:
+            if entry is None:
+                reason = "the mirror's index does not have it" if index is not None else _UNKNOWN
+                skipped.append(Skipped(one.name, reason))
+                continue
+            if not one.pin.matches(entry.digest):
+                reason = f"the mirror has {entry.digest} for it, and the pin is {one.pin}"
+                skipped.append(Skipped(one.name, reason))
+                continue
+            if not trusted:
+                skipped.append(Skipped(one.name, _UNKNOWN))
+                continue
+            digest = entry.digest
+            believed.add(digest)
+        size = one.size if one.size_is_exact or entry is None else entry.size
+        asked.setdefault((one.source, digest), replace(one, pin=Pin.of(digest), size=size))
+    return PullPlan(tuple(asked.values()), tuple(skipped), frozenset(believed))
+
+
+def _entry_of(wanted: Wanted, by_source: dict[Source, IndexEntry]) -> IndexEntry | None:
+    return next((by_source[source] for source in wanted.sources if source in by_source), None)
+
+
+def wanted_of(entry: IndexEntry, mirror: Source) -> Wanted:
+    """Return what an index's entry offers. Its digest is the mirror's word: the pin is that of the source's name."""
+    sources = entry.sources or (blob_in(mirror, entry.digest),)
+    return Wanted(
+        entry.name or sources[0].display,
+        sources[0],
+        sources[0].pin,
+        entry.size,
+        alternatives=sources[1:],
+        qualified_name=entry.name,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a store and a mirror have: ``here`` only, ``there`` only, and ``both``."""
+
+    here: tuple[Outgoing, ...]
+    there: tuple[IndexEntry, ...]
+    both: tuple[Outgoing, ...]
+
+
+def compare(held: Iterable[Outgoing], there: Collection[Digest], index: ModelIndex) -> Difference:
+    """Return what is missing on which side. ``there`` are those of the held blobs that the mirror was seen to have."""
+    blobs = tuple({blob.digest: blob for blob in held}.values())
+    mine = {blob.digest for blob in blobs}
+    return Difference(
+        tuple(blob for blob in blobs if blob.digest not in there),
+        tuple(entry for entry in index.entries if entry.digest not in mine),
+        tuple(blob for blob in blobs if blob.digest in there),
+    )
