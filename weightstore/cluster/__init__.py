@@ -1,0 +1,1 @@
+"""Beyond one machine: mirrors, and what brings weights to where there is no internet."""
