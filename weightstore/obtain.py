@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from weightstore.config import Config
     from weightstore.records import Ref, Wanted
+    from weightstore.signing.document import SignedEntry
+    from weightstore.signing.trusted import Vouchers
     from weightstore.source import Source
     from weightstore.store.receipts import Receipts
     from weightstore.transfer.download import Downloaded
@@ -40,14 +42,15 @@ if TYPE_CHECKING:
 
 # So often may other processes take a download over before it is given up.
 _LOSSES = 3
-Known = Literal["pin", "ref", "nothing"]
+Known = Literal["pin", "ref", "signature", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
     """What the stores know of a wanted blob: its digest and how that is known, and a verified copy if there is one.
 
-    ``ref`` is the record that tells the digest, where it is known by one.
+    ``ref`` is the record that tells the digest, where it is known by one. By a signature it is known where a mirror's
+    signed index tells it, by somebody whom the configuration trusts with that.
     """
 
     digest: Digest | None
@@ -66,6 +69,7 @@ class Obtainer:
         self._layers: tuple[Layer, ...] | None = None
         self._created: Layout | None = None
         self._transports: Transports | None = None
+        self._vouchers: Vouchers | None = None
         self._lock = threading.Lock()
         self._dead_mirrors: set[str] = set()
         self._process = os.getpid()
@@ -186,6 +190,8 @@ class Obtainer:
         Errors as for :meth:`obtain`.
         """
         located = self.locate(wanted, note=meter.note)
+        if located.digest is None:
+            located = self._vouched(wanted, located, note=meter.note)
         if located.hit is not None:
             return obtained_from(located.hit)
         from weightstore.store.flight import flight  # start-up: not for a hit
@@ -195,6 +201,8 @@ class Obtainer:
         key = f"sha256-{located.digest.hex}" if located.digest is not None else f"source-{wanted.source.key}"
 
         def arrived() -> Hit | None:
+            if located.known_by == "signature" and located.digest is not None:
+                return self.find(located.digest)
             return self.locate(wanted, note=meter.note).hit
 
         with contextlib.ExitStack() as held:
@@ -217,6 +225,41 @@ class Obtainer:
             # The lock goes with it: until the blob has its name, others wait for this flight.
             return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter)
 
+    def signed_digests(self, source: Source) -> list[SignedEntry]:
+        """Return what the signed indexes of the mirrors say of a source, in the mirrors' order.
+
+        Nothing without ``allowed_signers``. An index that is not believed is noted and passed over.
+
+        Raises:
+            InvalidConfig: the file of signers cannot be used.
+            MissingDependency: cryptography is not installed.
+        """
+        config = self.config
+        if config.allowed_signers is None or "mirrors" not in config.order:
+            return []
+        transports = self.transports()
+        with self._lock:
+            if self._vouchers is None:
+                from weightstore.signing.trusted import Vouchers  # start-up: only where somebody signs
+
+                self._vouchers = Vouchers(
+                    [one for one in config.mirrors if one.scheme == "file" or not config.offline],
+                    allowed_signers=config.allowed_signers,
+                    state=config.state,
+                    transport_for=transports.transport_for,
+                    note=self._note,
+                )
+        return self._vouchers.entries_for(source)
+
+    def _vouched(self, wanted: Wanted, located: Located, *, note: Callable[[str], None]) -> Located:
+        """Return what is known of a blob when signed indexes are asked as well, of which nothing else is known."""
+        for source in wanted.sources:
+            for entry in self.signed_digests(source):
+                if wanted.pin.matches(entry.digest) and wanted.exact_size in {None, entry.size}:
+                    hit = find_blob(entry.digest, self.layers(), self.receipts, note=note)
+                    return Located(entry.digest, "signature", hit)
+        return located
+
     def candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
         """Return the sources that may be asked for a missing blob, in order.
 
@@ -224,7 +267,7 @@ class Obtainer:
             NotPresent: there is none, as when we are offline.
             UntrustedSource: it has no pin, and the configuration wants one.
         """
-        if self.config.trust == "pinned" and not wanted.pin.is_pinned and located.known_by != "ref":
+        if self.config.trust == "pinned" and not wanted.pin.is_pinned and located.known_by == "nothing":
             raise UntrustedSource(source=wanted.source.display)
         chosen = self.route(wanted, located)
         candidates = [
@@ -378,7 +421,8 @@ class Obtainer:
 
         if self._process != os.getpid():
             # Connections must not be shared with the process that forked us, nor a lock that it held.
-            self._process, self._lock, self._transports = os.getpid(), threading.Lock(), None
+            self._process, self._lock = os.getpid(), threading.Lock()
+            self._transports = self._vouchers = None
         with self._lock:  # two of them would be two caps on connections
             if self._transports is None:
                 self._transports = Transports(self.config)
