@@ -156,3 +156,32 @@ def test_skopeo_reads_a_bundle_and_finds_the_blob_under_its_digest(site, run, tm
     command = ["skopeo", "copy", "--insecure-policy", image, f"dir:{tmp_path}/copied"]
     subprocess.run(command, check=True, capture_output=True)
     assert (tmp_path / "copied" / site.digest("B")).read_bytes() == site.data("B")
+
+
+@pytest.mark.needs("skopeo")
+def test_what_skopeo_has_copied_is_imported_by_its_manifest(site, run, other, tmp_path):
+    run("prefetch", "small")
+    run("bundle", "create", "--all", "out.tar")
+    command = ["skopeo", "copy", "--insecure-policy", "oci-archive:out.tar", "oci-archive:again.tar:some-tag"]
+    subprocess.run(command, check=True, capture_output=True)
+    home = other()
+    assert run("bundle", "import", "again.tar").stdout == "imported toys/Small_Weights.B  51.0 kB\n"
+    assert (home / "blobs/sha256" / site.digest("B")).read_bytes() == site.data("B")
+
+
+def test_a_killed_import_leaves_nothing_wrong_and_is_resumed(site, run, spawn, other, tmp_path):
+    with (tmp_path / "large.pth").open("wb") as file:  # sparse, and long enough to be killed
+        file.truncate(200 << 20)
+    run("prefetch", "./large.pth", "small")
+    run("bundle", "create", "--all", "out.tar")
+    home = other()
+    process = spawn("bundle", "import", "out.tar")
+    deadline = time.monotonic() + 30
+    while not list(home.glob("tmp/*.part")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert len(list((home / "blobs/sha256").iterdir())) < 2
+    run("bundle", "import", "out.tar")
+    assert len(list((home / "blobs/sha256").iterdir())) == 2
+    run("verify")

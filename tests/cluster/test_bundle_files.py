@@ -357,6 +357,43 @@ def test_a_blob_that_the_index_names_and_is_not_there_is_told(bundled, there, tm
     assert sorted(statuses.values()) == ["imported", "imported", "missing"]
 
 
+def without_annotations(bundled):
+    """What remains of a bundle when another tool has written its index anew."""
+    members = members_of(bundled)
+    index = json.loads(members[1][1])
+    for one in index["manifests"]:
+        one["annotations"] = {"org.opencontainers.image.ref.name": "x"}
+    data = json.dumps(index).encode()
+    return [members[0], (info("index.json", len(data)), data), *members[2:]]
+
+
+def test_an_index_that_lost_its_annotations_is_made_up_for_by_the_manifests(bundled, there, tmp_path):
+    path = written(tmp_path, tar_of(without_annotations(bundled)))
+    assert bring(there, path) == ({"a": "imported", "b": "imported", "c": "imported"}, "")
+
+
+def test_a_manifest_that_is_not_what_its_name_says_is_refused(bundled, there, tmp_path):
+    members = without_annotations(bundled)
+    for number, (member, data) in enumerate(members):
+        if b"artifactType" in data and member.name.startswith(BLOBS):
+            members[number] = (member, data.replace(b"40000", b"40001"))
+    with pytest.raises(InvalidBundle, match="other content than its name says"):
+        bring(there, written(tmp_path, tar_of(members)))
+
+
+def test_images_that_hold_no_weights_bring_nothing(there, tmp_path):
+    config = b"{}"
+    manifest = json.dumps({"schemaVersion": 2, "config": {"digest": str(digest_of(config)), "size": 2}, "layers": []})
+    data = manifest.encode()
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    descriptor = {"mediaType": kind, "digest": str(digest_of(data)), "size": len(data)}
+    index = json.dumps({"schemaVersion": 2, "manifests": [descriptor]}).encode()
+    files = {"oci-layout": b'{"imageLayoutVersion": "1.0.0"}', "index.json": index}
+    files |= {BLOBS + digest_of(one).hex: one for one in (config, data)}
+    path = written(tmp_path, tar_of([(info(name, len(one)), one) for name, one in files.items()]))
+    assert bring(there, path) == ({}, "")
+
+
 def test_larger_than_the_configuration_allows_is_refused(bundled, there, tmp_path):
     with pytest.raises(InvalidBundle, match="max_size"):
         bring(Client(there.config.but(max_size=41_500)), written(tmp_path, bundled))

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, Self
 
 from weightstore.cluster.index import parse_index
-from weightstore.cluster.tar import INDEX_FILE, LAYOUT_FILE, Member, scan
+from weightstore.cluster.manifest import parse_manifest
+from weightstore.cluster.tar import BLOBS, INDEX_FILE, LAYOUT_FILE, Member, scan
 from weightstore.cluster.volumes import Volumes
 from weightstore.digest import Digest
 from weightstore.errors import Cancelled, InvalidBundle, InvalidRecord, NoSpace
@@ -68,9 +69,29 @@ class Bundle:
             version = Fields(layout, what=LAYOUT_FILE, place=self.files.name).take("imageLayoutVersion", str)
             if version.partition(".")[0] != "1":
                 raise self.error(f"is an OCI image layout of version {version[:20]}, and not 1")
-            return parse_index(data, place=self.files.name)
+            index = parse_index(data, place=self.files.name)
         except InvalidRecord as error:
             raise self.error(error.reason) from None
+        return replace(index, entries=(*index.entries, *self._told_by_manifests(index, members)), foreign=())
+
+    def _told_by_manifests(self, index: ModelIndex, members: Mapping[str, Member]) -> Iterator[IndexEntry]:
+        """Yield what manifests tell of weights that the index says nothing of: other tools keep only the manifests."""
+        known = set(index.by_digest)
+        for descriptor in index.foreign:
+            member = members.get(BLOBS + str(descriptor["digest"]).removeprefix("sha256:"))
+            if member is None or member.size > DOCUMENT_LIMIT:
+                continue
+            data = self.files.read_at(member.offset, member.size)
+            if f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor["digest"]:
+                raise self.error(f"{member.name} has other content than its name says")
+            try:
+                entries = parse_manifest(data, place=f"{self.name}: {member.name}")
+            except InvalidRecord as error:
+                raise self.error(error.reason) from None
+            for entry in entries:
+                if entry.digest not in known:
+                    known.add(entry.digest)
+                    yield entry
 
     def _small(self, members: Mapping[str, Member], name: str, limit: int) -> bytes:
         member = members.get(name)
