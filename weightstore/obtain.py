@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     from weightstore.config import Config
     from weightstore.records import Ref, Wanted
-    from weightstore.signing.document import SignedEntry
-    from weightstore.signing.trusted import Vouchers
+    from weightstore.signing.vouchers import Vouchers
     from weightstore.source import Source
     from weightstore.store.receipts import Receipts
     from weightstore.transfer.download import Downloaded
@@ -92,8 +91,15 @@ class Obtainer:
         note = note or self._note
         layers = self.layers()
         digest, ref = self._known_digest(wanted, layers, note)
+        if digest is None and (vouchers := self.vouchers()) is not None:
+            return self._vouched(vouchers.remembered(wanted), note)
         hit = find_blob(digest, layers, self.receipts, note=note) if digest is not None else None
         return Located(digest, "nothing" if digest is None else "pin" if ref is None else "ref", hit, ref)
+
+    def _vouched(self, digest: Digest | None, note: Callable[[str], None]) -> Located:
+        if digest is None:
+            return Located(None, "nothing", None)
+        return Located(digest, "signature", find_blob(digest, self.layers(), self.receipts, note=note))
 
     def known_digest(self, wanted: Wanted) -> Digest | None:
         """Return the digest that some weights have, by their pin or by what a layer recorded; opens no blob."""
@@ -190,8 +196,8 @@ class Obtainer:
         Errors as for :meth:`obtain`.
         """
         located = self.locate(wanted, note=meter.note)
-        if located.digest is None:
-            located = self._vouched(wanted, located, note=meter.note)
+        if located.digest is None and (vouchers := self.vouchers()) is not None:
+            located = self._vouched(vouchers.ask(wanted), meter.note)
         if located.hit is not None:
             return obtained_from(located.hit)
         from weightstore.store.flight import flight  # start-up: not for a hit
@@ -225,40 +231,22 @@ class Obtainer:
             # The lock goes with it: until the blob has its name, others wait for this flight.
             return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter)
 
-    def signed_digests(self, source: Source) -> list[SignedEntry]:
-        """Return what the signed indexes of the mirrors say of a source, in the mirrors' order.
-
-        Nothing without ``allowed_signers``. An index that is not believed is noted and passed over.
-
-        Raises:
-            InvalidConfig: the file of signers cannot be used.
-            MissingDependency: cryptography is not installed.
-        """
-        config = self.config
-        if config.allowed_signers is None or "mirrors" not in config.order:
-            return []
+    def vouchers(self) -> Vouchers | None:
+        """Return those who may say by a signature which digest a source has; None where the user allows nobody."""
+        if self.config.allowed_signers is None:
+            return None
         transports = self.transports()
         with self._lock:
             if self._vouchers is None:
-                from weightstore.signing.trusted import Vouchers  # start-up: only where somebody signs
+                from weightstore.signing.vouchers import Vouchers  # start-up: only where somebody signs
 
                 self._vouchers = Vouchers(
-                    [one for one in config.mirrors if one.scheme == "file" or not config.offline],
-                    allowed_signers=config.allowed_signers,
-                    state=config.state,
+                    self.config,
+                    allowed_signers=self.config.allowed_signers,
                     transport_for=transports.transport_for,
                     note=self._note,
                 )
-        return self._vouchers.entries_for(source)
-
-    def _vouched(self, wanted: Wanted, located: Located, *, note: Callable[[str], None]) -> Located:
-        """Return what is known of a blob when signed indexes are asked as well, of which nothing else is known."""
-        for source in wanted.sources:
-            for entry in self.signed_digests(source):
-                if wanted.pin.matches(entry.digest) and wanted.exact_size in {None, entry.size}:
-                    hit = find_blob(entry.digest, self.layers(), self.receipts, note=note)
-                    return Located(entry.digest, "signature", hit)
-        return located
+        return self._vouchers
 
     def candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
         """Return the sources that may be asked for a missing blob, in order.

@@ -317,6 +317,37 @@ def test_an_unpinned_source_comes_from_a_mirror_whose_index_is_signed(wanted, ke
     assert notes == []
 
 
+def test_what_was_fetched_by_a_signature_is_found_without_the_mirror_until_it_expires(kept, tmp_path, user):
+    signed_by_the_keeper(kept, tmp_path)
+    wanted = Wanted("w", SOURCE, Pin())
+    path = user().path(wanted)
+    without = user(mirrors=(), offline=True)
+    assert without.path(wanted, fetch=False) == path
+    assert without.why(wanted).known_by == "signature"
+    with pytest.raises(NotPresent):
+        without.path(Wanted("w", SOURCE, Pin("0" * 64)), fetch=False)
+    (remembered,) = (tmp_path / "users-state/signed").iterdir()
+    claim = json.loads(remembered.read_text())
+    remembered.write_text(json.dumps(claim | {"expires": "2026-01-01T00:00:00Z"}))
+    with pytest.raises(NotPresent):
+        without.path(wanted, fetch=False)
+    assert user().path(wanted) == path
+
+
+def test_what_is_remembered_of_a_signer_who_is_trusted_no_more_is_not_believed(kept, tmp_path, user, notes):
+    signed_by_the_keeper(kept, tmp_path)
+    wanted = Wanted("w", SOURCE, Pin())
+    user().path(wanted)
+    (tmp_path / "signers").write_text("# nobody\n")
+    with pytest.raises(NotPresent):
+        user(mirrors=(), offline=True).path(wanted)
+    (remembered,) = (tmp_path / "users-state/signed").iterdir()
+    remembered.write_text("{}")
+    with pytest.raises(NotPresent):
+        user(mirrors=(), offline=True).path(wanted)
+    assert any("record of what was signed" in note for note in notes)
+
+
 def test_trust_pinned_takes_a_signature_for_a_pin(kept, tmp_path, user):
     signed_by_the_keeper(kept, tmp_path)
     assert user(trust="pinned", offline=True).path(Wanted("w", SOURCE, Pin())).read_bytes() == DATA
@@ -348,7 +379,7 @@ def test_a_mirror_that_lies_is_told_of_once_and_believed_in_nothing(lie, kept, t
     if lie == "old":
         old = {name: (kept / name).read_bytes() for name in (SIGNED_INDEX, SIGNATURE)}
         signed_by_the_keeper(kept, tmp_path)
-        user(home=tmp_path / "elsewhere", offline=True).path(Wanted("w", SOURCE, Pin()))
+        read(kept, tmp_path / "users-state", now=now)  # the user has seen the newer one
         for name, data in old.items():
             (kept / name).chmod(0o644)
             (kept / name).write_bytes(data)

@@ -3,44 +3,32 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from weightstore.errors import (
-    InvalidInput,
-    InvalidRecord,
-    MissingDependency,
-    RefusedResponse,
-    SourceNotFound,
-    UntrustedIndex,
-    WeightStoreError,
-)
+from weightstore.errors import InvalidRecord, RefusedResponse, SourceNotFound, UntrustedIndex
 from weightstore.records import Fields, timestamp
 from weightstore.signing.document import (
     DOCUMENT_LIMIT,
     SIGNATURE,
     SIGNED_INDEX,
     Believed,
-    SignedEntry,
     verified,
 )
-from weightstore.signing.signers import read_signers
 from weightstore.signing.sshsig import SIGNATURE_LIMIT
 from weightstore.source import Source
 from weightstore.store.layout import read_limited, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from weightstore.signing.signers import Signer
     from weightstore.transfer.transport import Transport
 
 _READ_SIZE = 1 << 20
-_FRESH_S = 300.0  # so long a process goes by what it has read
 _LONGEST_S = 120.0  # for all of an index: a server that gives it byte by byte is passed over
 
 
@@ -167,60 +155,3 @@ def _remember(path: Path, seen: Seen) -> None:
         write_record(path, seen.encode(), mode=0o600, durable=True)
     except OSError:
         pass  # a home directory that cannot be written to: then expiry alone bounds what can be replayed
-
-
-class Vouchers:
-    """Says which digest a source has by the signed indexes of the configured mirrors, each read when first needed.
-
-    Safe to use from many threads. A mirror whose index is not believed is noted, and says nothing.
-    """
-
-    def __init__(
-        self,
-        mirrors: Sequence[Source],
-        *,
-        allowed_signers: Path,
-        state: Path,
-        transport_for: Callable[[Source], Transport],
-        note: Callable[[str], None],
-    ) -> None:
-        self._mirrors = mirrors
-        self._allowed_signers = allowed_signers
-        self._state = state
-        self._transport_for = transport_for
-        self._note = note
-        self._lock = threading.Lock()
-        self._read_at: float | None = None
-        self._indexes: list[tuple[datetime, dict[Source, SignedEntry]]] = []
-
-    def entries_for(self, source: Source) -> list[SignedEntry]:
-        """Return what each mirror says of a source, in the mirrors' order.
-
-        Raises:
-            InvalidConfig: the file of signers cannot be used.
-            MissingDependency: cryptography is not installed.
-        """
-        with self._lock:
-            if self._read_at is None or time.monotonic() - self._read_at > _FRESH_S:
-                signers = read_signers(self._allowed_signers)
-                read = [self._read(mirror, signers) for mirror in self._mirrors]
-                self._indexes = [(one.index.expires, one.index.by_source) for one in read if one is not None]
-                self._read_at = time.monotonic()
-            indexes = self._indexes
-        now = datetime.now(UTC)
-        return [entries[source] for expires, entries in indexes if source in entries and now < expires]
-
-    def _read(self, mirror: Source, signers: Sequence[Signer]) -> Believed | None:
-        try:
-            return signed_index(
-                mirror,
-                signers=signers,
-                state=self._state,
-                transport=self._transport_for(mirror),
-                now=datetime.now(UTC),
-            )
-        except (InvalidInput, MissingDependency):
-            raise  # ours to mend, and not the mirror's fault
-        except WeightStoreError as error:
-            self._note(f"what mirror {mirror} says of sources is passed over: {error}")
-            return None
