@@ -53,6 +53,26 @@ def test_what_is_signed_is_verified_by_ssh_keygen_and_believed(site, mirror, run
     assert len(site.server.requests) == before
 
 
+def test_doctor_tells_what_each_mirror_has_of_signatures(mirror, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("WEIGHTSTORE_HOME", str(tmp_path / "users"))
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", str(mirror))
+    monkeypatch.setenv("WEIGHTSTORE_ALLOWED_SIGNERS", str(tmp_path / "signers"))
+
+    def told():
+        findings = json.loads(run("doctor", "--json", "--offline").stdout)["findings"]
+        return [(one["level"], one["found"]) for one in findings if one["what"] == "signature"]
+
+    assert told() == [("note", f"file://{mirror}: not signed")]
+    sign(mirror, "--key", tmp_path / "key")
+    ((level, found),) = told()
+    assert level == "ok"
+    assert ": 2 sources by ada@example.org, until " in found
+    (tmp_path / "signers").write_text("# nobody\n")
+    ((level, found),) = told()
+    assert level == "warn"
+    assert "nobody in allowed_signers has the key SHA256:" in found
+
+
 def test_json_says_what_was_signed(mirror, tmp_path):
     report = json.loads(sign(mirror, "--key", tmp_path / "key", "--json").stdout)
     assert set(report) == {"path", "version", "expires", "key", "entries"}
