@@ -185,3 +185,15 @@ def test_a_killed_import_leaves_nothing_wrong_and_is_resumed(site, run, spawn, o
     run("bundle", "import", "out.tar")
     assert len(list((home / "blobs/sha256").iterdir())) == 2
     run("verify")
+
+
+def test_two_imports_at_once_both_succeed(site, run, spawn, other, tmp_path):
+    run("prefetch", "small", "other", "Small_Weights.A")
+    run("bundle", "create", "--all", "out.tar")
+    home = other()
+    processes = [spawn("bundle", "import", "out.tar") for _ in range(2)]
+    for process in processes:
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+    assert {path.name for path in (home / "blobs/sha256").iterdir()} == {site.digest(one) for one in "ABC"}
+    assert not list(home.glob("tmp/*.part"))

@@ -520,7 +520,9 @@ def test_what_a_lockfile_says_is_recorded_and_only_of_what_is_here(here, there, 
         )
     )
     bring(there, _claiming(here, tmp_path, source))
-    assert vouch(there, [lockfile], {digest}, now=datetime.now(UTC)) == 1
+    wrong = Lockfile((Locked("a", Source("https://example.org/x.pth"), digest, 1),))
+    here_now = {digest: len(CONTENTS["a"])}
+    assert vouch(there, [wrong, lockfile], here_now, now=datetime.now(UTC)) == 1
     assert there.is_present(Wanted("a", source, Pin(digest.hex[:8])))
     assert not there.is_present(Wanted("a", source, Pin()))  # it is no word of the origin
     assert len(list((there.config.home / "refs").iterdir())) == 1

@@ -173,7 +173,7 @@ def import_command(settings: Settings, *, files: tuple[Path, ...], locked: tuple
             done = _carried_out(done, bundle, client=client, settings=settings)
         vouched = 0
         if not dry_run:
-            here = {one.entry.digest for one in done if one.status in {"imported", "present"}}
+            here = {one.entry.digest: one.entry.size for one in done if one.status in {"imported", "present"}}
             vouched = vouch(client, lockfiles, here, now=datetime.now(UTC))
         problem = bundle.problem
     _report_import(done, settings, dry_run=dry_run, vouched=vouched, problem=problem)

@@ -28,7 +28,7 @@ from weightstore.store.refs import write_ref
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -245,8 +245,8 @@ def _write_all(fd: int, data: bytes) -> int:
     return len(data)
 
 
-def vouch(client: Client, lockfiles: Iterable[Lockfile], digests: Collection[Digest], *, now: datetime) -> int:
-    """Record what lockfiles say of the sources of blobs that are here; return how many they speak of.
+def vouch(client: Client, lockfiles: Iterable[Lockfile], here: Mapping[Digest, int], *, now: datetime) -> int:
+    """Record what lockfiles say of the sources of blobs that are here, given with sizes; return of how many they speak.
 
     What a bundle says of sources is not recorded: it would be believed under a pin of eight digits, and these can be
     forged.
@@ -254,7 +254,7 @@ def vouch(client: Client, lockfiles: Iterable[Lockfile], digests: Collection[Dig
     vouched: set[Digest] = set()
     for lockfile in lockfiles:
         for locked in lockfile.entries:
-            if locked.digest not in digests:
+            if here.get(locked.digest) != locked.size:
                 continue
             layout = client.obtainer.writable()
             ref = Ref(locked.source, locked.digest, locked.size, now.astimezone(UTC), "mirror", commit=locked.commit)
