@@ -54,6 +54,8 @@ COMMANDS = {
     "inspect": ["inspect", "CHECKPOINT"],
     "run": ["run", "--record", "weights.lock", "--", sys.executable, "-c", "import urllib.request"],
     "autoload": ["autoload", "off"],
+    "bundle": ["bundle", "create", "--all", "out.tar"],
+    "have": ["have"],
 }
 
 

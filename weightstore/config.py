@@ -82,6 +82,7 @@ class Config:
         max_size: refuse larger files; None for no limit.
         catalogs: files of further catalogs.
         locked: lockfiles whose digests count when other libraries ask for the sources that they name.
+        allowed_signers: an OpenSSH allowed_signers file: whose signed indexes of mirrors are believed.
         link: how blobs appear where other libraries look for them; ``auto`` is a reflink where the file system can,
             else a symbolic link.
         ca_bundle: certificates to trust instead of the usual ones; REQUESTS_CA_BUNDLE and SSL_CERT_FILE mean the same.
@@ -107,6 +108,7 @@ class Config:
     max_size: int | None = None
     catalogs: tuple[Path, ...] = ()
     locked: tuple[Path, ...] = ()
+    allowed_signers: Path | None = None
     link: Link = "auto"
     ca_bundle: Path | None = None
     hub_endpoint: Source = _HUB
@@ -369,6 +371,7 @@ SETTINGS: dict[str, Callable[[object], object]] = {
     "max_size": _size,
     "catalogs": _paths,
     "locked": _paths,
+    "allowed_signers": _path,
     "link": _link,
     "ca_bundle": _path,
     "hub_endpoint": _endpoint,

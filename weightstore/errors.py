@@ -15,6 +15,8 @@
     │   ├── SizeMismatch                       a source served another length
     │   ├── BlobDamaged                        a file in a store is not what its name says
     │   ├── InvalidCheckpoint                  a file that is no checkpoint, or a damaged one
+    │   ├── InvalidBundle                      a file that is no bundle, or a damaged, cut or forged one
+    │   ├── UntrustedIndex                     a mirror's index whose signature is not to be believed
     │   └── Drift                              a lockfile, catalog or earlier record says otherwise
     ├── TransferError                      6   a source could not be read
     │   ├── SourceNotFound                     404, 410, no such file
@@ -221,6 +223,30 @@ class InvalidCheckpoint(IntegrityError):
 
     def __str__(self) -> str:
         return f"{self.place} is not a checkpoint that can be read: {self.reason}. Check where it comes from."
+
+
+class InvalidBundle(IntegrityError):
+    """A file that is not a bundle, or one that is damaged, cut short or forged."""
+
+    def __init__(self, *, place: str, reason: str) -> None:
+        super().__init__(place=place, reason=reason)
+        self.place = place
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}. Nothing wrong was stored; get the bundle again where it was made."
+
+
+class UntrustedIndex(IntegrityError):
+    """A mirror's signed index that is not believed: forged, by nobody who may, expired, or older than one seen."""
+
+    def __init__(self, *, place: str, reason: str) -> None:
+        super().__init__(place=place, reason=reason)
+        self.place = place
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.place} is not believed: {self.reason}. Ask whoever keeps the mirror."
 
 
 class Drift(IntegrityError):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from weightstore.config import Config
     from weightstore.records import Ref, Wanted
+    from weightstore.signing.vouchers import Vouchers
     from weightstore.source import Source
     from weightstore.store.receipts import Receipts
     from weightstore.transfer.download import Downloaded
@@ -40,14 +41,15 @@ if TYPE_CHECKING:
 
 # So often may other processes take a download over before it is given up.
 _LOSSES = 3
-Known = Literal["pin", "ref", "nothing"]
+Known = Literal["pin", "ref", "signature", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
     """What the stores know of a wanted blob: its digest and how that is known, and a verified copy if there is one.
 
-    ``ref`` is the record that tells the digest, where it is known by one.
+    ``ref`` is the record that tells the digest, where it is known by one. By a signature it is known where a mirror's
+    signed index tells it, by somebody whom the configuration trusts with that.
     """
 
     digest: Digest | None
@@ -66,6 +68,7 @@ class Obtainer:
         self._layers: tuple[Layer, ...] | None = None
         self._created: Layout | None = None
         self._transports: Transports | None = None
+        self._vouchers: Vouchers | None = None
         self._lock = threading.Lock()
         self._dead_mirrors: set[str] = set()
         self._process = os.getpid()
@@ -88,8 +91,15 @@ class Obtainer:
         note = note or self._note
         layers = self.layers()
         digest, ref = self._known_digest(wanted, layers, note)
+        if digest is None and (vouchers := self.vouchers()) is not None:
+            return self._vouched(vouchers.remembered(wanted), note)
         hit = find_blob(digest, layers, self.receipts, note=note) if digest is not None else None
         return Located(digest, "nothing" if digest is None else "pin" if ref is None else "ref", hit, ref)
+
+    def _vouched(self, digest: Digest | None, note: Callable[[str], None]) -> Located:
+        if digest is None:
+            return Located(None, "nothing", None)
+        return Located(digest, "signature", find_blob(digest, self.layers(), self.receipts, note=note))
 
     def known_digest(self, wanted: Wanted) -> Digest | None:
         """Return the digest that some weights have, by their pin or by what a layer recorded; opens no blob."""
@@ -186,6 +196,8 @@ class Obtainer:
         Errors as for :meth:`obtain`.
         """
         located = self.locate(wanted, note=meter.note)
+        if located.digest is None and (vouchers := self.vouchers()) is not None:
+            located = self._vouched(vouchers.ask(wanted), meter.note)
         if located.hit is not None:
             return obtained_from(located.hit)
         from weightstore.store.flight import flight  # start-up: not for a hit
@@ -195,6 +207,8 @@ class Obtainer:
         key = f"sha256-{located.digest.hex}" if located.digest is not None else f"source-{wanted.source.key}"
 
         def arrived() -> Hit | None:
+            if located.known_by == "signature" and located.digest is not None:
+                return self.find(located.digest)
             return self.locate(wanted, note=meter.note).hit
 
         with contextlib.ExitStack() as held:
@@ -217,6 +231,23 @@ class Obtainer:
             # The lock goes with it: until the blob has its name, others wait for this flight.
             return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter)
 
+    def vouchers(self) -> Vouchers | None:
+        """Return those who may say by a signature which digest a source has; None where the user allows nobody."""
+        if self.config.allowed_signers is None:
+            return None
+        transports = self.transports()
+        with self._lock:
+            if self._vouchers is None:
+                from weightstore.signing.vouchers import Vouchers  # start-up: only where somebody signs
+
+                self._vouchers = Vouchers(
+                    self.config,
+                    allowed_signers=self.config.allowed_signers,
+                    transport_for=transports.transport_for,
+                    note=self._note,
+                )
+        return self._vouchers
+
     def candidates(self, wanted: Wanted, located: Located) -> list[Candidate]:
         """Return the sources that may be asked for a missing blob, in order.
 
@@ -224,7 +255,7 @@ class Obtainer:
             NotPresent: there is none, as when we are offline.
             UntrustedSource: it has no pin, and the configuration wants one.
         """
-        if self.config.trust == "pinned" and not wanted.pin.is_pinned and located.known_by != "ref":
+        if self.config.trust == "pinned" and not wanted.pin.is_pinned and located.known_by == "nothing":
             raise UntrustedSource(source=wanted.source.display)
         chosen = self.route(wanted, located)
         candidates = [
@@ -383,7 +414,8 @@ class Obtainer:
 
         if self._process != os.getpid():
             # Connections must not be shared with the process that forked us, nor a lock that it held.
-            self._process, self._lock, self._transports = os.getpid(), threading.Lock(), None
+            self._process, self._lock = os.getpid(), threading.Lock()
+            self._transports = self._vouchers = None
         with self._lock:  # two of them would be two caps on connections
             if self._transports is None:
                 self._transports = Transports(self.config)

@@ -50,6 +50,7 @@ EVERY_SETTING: dict[str, tuple[str, str, object]] = {
     "stall_s": ("9", "9", 9.0),
     "max_size": ("20GB", '"20GB"', 20 * 10**9),
     "catalogs": ("/a.json:/b.json", '["/a.json", "/b.json"]', (Path("/a.json"), Path("/b.json"))),
+    "allowed_signers": ("/a/signers", '"/a/signers"', Path("/a/signers")),
     "locked": ("/a.lock:/b.lock", '["/a.lock", "/b.lock"]', (Path("/a.lock"), Path("/b.lock"))),
     "link": ("copy", '"copy"', "copy"),
     "ca_bundle": ("/etc/ca.pem", '"/etc/ca.pem"', Path("/etc/ca.pem")),

@@ -50,8 +50,10 @@ SECTIONS: dict[str, dict[str, str]] = {
         "view": "Show the store to other libraries, in their layout.",
         "adopt": "Bring the caches of other libraries into the store.",
     },
-    "Mirrors": {
+    "Across machines": {
         "mirror": "Keep a mirror of weights, and fetch from one.",
+        "bundle": "Carry weights over an air gap.",
+        "have": "List what is here, for the other side.",
     },
     "Look after the store": {
         "verify": "Hash every blob again, and repair.",

@@ -35,6 +35,10 @@ _ABOUT = {
     "max_size": ("refuse larger files", '"20GB"'),
     "catalogs": ("files of further catalogs", '["/project/catalog.json"]'),
     "locked": ("lockfiles whose digests count for other libraries' downloads", '["/project/weights.lock"]'),
+    "allowed_signers": (
+        "whose signed indexes of mirrors are believed, in OpenSSH's format",
+        '"/etc/signers"',
+    ),
     "link": ("how blobs appear in other libraries' caches: auto, reflink, symlink, hardlink or copy", '"auto"'),
     "ca_bundle": ("certificates to trust instead of the usual ones", '"/etc/ssl/certs/site.pem"'),
     "hub_endpoint": ("where hf:// sources are asked for", '"https://huggingface.co"'),

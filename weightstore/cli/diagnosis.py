@@ -12,6 +12,7 @@ import ssl
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -55,6 +56,7 @@ def diagnose(config: Config, *, environ: Mapping[str, str]) -> Iterator[Finding]
     yield from _state(config)
     yield from _layers(config)
     yield from _mirrors(config)
+    yield from _signatures(config)
     yield from _network(config, environ)
     yield from _clock()
 
@@ -293,6 +295,45 @@ def _web_mirror(mirror: Source, config: Config) -> Finding:
     finally:
         transports.close()
     return Finding("mirrors", "ok", "mirror", f"{mirror}: answers in {(time.monotonic() - began) * 1000:.0f} ms")
+
+
+def _signatures(config: Config) -> Iterator[Finding]:
+    """Look at whose word about sources counts, and at what each mirror has of it."""
+    if config.allowed_signers is None:
+        return
+    from weightstore.signing.signers import read_signers  # start-up: only where somebody signs
+    from weightstore.signing.trusted import signed_index
+    from weightstore.transfer.transports import Transports
+
+    try:
+        signers = read_signers(config.allowed_signers)
+    except InvalidConfig as error:
+        yield Finding(
+            "mirrors", "bad", "signers", str(error), "No signed index can be believed, and fetching ends here."
+        )
+        return
+    transports = Transports(config.but(connect_timeout_s=_TIMEOUT_S, read_timeout_s=_TIMEOUT_S, max_connections=1))
+    with contextlib.closing(transports):
+        for mirror in config.mirrors:
+            if config.offline and mirror.scheme != "file":
+                continue
+            try:
+                believed = signed_index(
+                    mirror,
+                    signers=signers,
+                    state=config.state,
+                    transport=transports.transport_for(mirror),
+                    now=datetime.now(UTC),
+                )
+            except WeightStoreError as error:
+                yield Finding("mirrors", "warn", "signature", str(error), "It is asked by digest alone.")
+                continue
+            if believed is None:
+                yield Finding("mirrors", "note", "signature", f"{mirror}: not signed", "It is asked by digest alone.")
+            else:
+                until = believed.index.expires.strftime("%Y-%m-%d %H:%M UTC")
+                found = f"{mirror}: {len(believed.index.entries)} sources by {believed.signer.name}, until {until}"
+                yield Finding("mirrors", "ok", "signature", found)
 
 
 # -- the network ----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weightstore.cli import units
+from weightstore.cli.mirror_sign import command as sign
 from weightstore.cli.options import LocalPath, WeightsName, group_with_example, shared_options
 
 if TYPE_CHECKING:
@@ -336,3 +337,6 @@ def _difference_as_json(display: str, found: Difference, known: ModelIndex) -> d
         "missing_in_mirror_bytes": _bytes(found.here),
         "missing_here_bytes": _bytes(found.there),
     }
+
+
+command.add_command(sign)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _KNOWN_BY = {
     "pin": "its pin, which is the full digest",
     "ref": "a record of an earlier download",
+    "signature": "the signed index of a mirror",
     "nothing": "not known",
 }
 

@@ -1,0 +1,123 @@
+"""Signing a mirror: what its index says of sources, put under a signature by whoever keeps it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from weightstore.cluster.index import parse_index
+from weightstore.errors import BlobDamaged, InvalidInput, InvalidRecord, NotAStore
+from weightstore.signing.document import DOCUMENT_LIMIT, SIGNATURE, SIGNED_INDEX, SignedEntry, SignedIndex
+from weightstore.signing.sshsig import NAMESPACE, BadSignature, Signature, sign
+from weightstore.store.blobs import open_verified
+from weightstore.store.image import read_index_file
+from weightstore.store.layout import open_layout, read_limited, translated, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
+
+    from weightstore.store.layout import Layout
+    from weightstore.store.receipts import Receipts
+
+_KEY_LIMIT = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A mirror's index that was signed: where it is, what it says, and by which key."""
+
+    path: Path
+    index: SignedIndex
+    fingerprint: str
+
+
+def sign_mirror(
+    root: Path,
+    *,
+    make_signature: Callable[[bytes], bytes],
+    now: datetime,
+    expires: datetime,
+    receipts: Receipts,
+    on_bytes: Callable[[int], None] | None = None,
+) -> Signed:
+    """Sign what the index of a mirror in a directory says of sources.
+
+    Every blob that is vouched for is verified first. A source that several entries claim is left out.
+
+    Raises:
+        InvalidInput: the mirror has no index, or the key cannot be used.
+        BlobDamaged: a blob is not there, or not what its name says; nothing is signed.
+        NotAStore, InvalidRecord, StoreError: the directory cannot be used.
+    """
+    layout = open_layout(root)
+    if layout is None:
+        raise NotAStore(place=str(root), reason="there is no store, and so no mirror")
+    entries = _entries(layout, receipts, on_bytes)
+    # By the clock, so that a mirror that was made anew goes on beyond what its users have seen.
+    version = max(int(now.timestamp()), _version_there(layout) + 1)
+    index = SignedIndex(version, expires.replace(microsecond=0), entries)  # as it is written
+    document = index.encode()
+    if len(document) > DOCUMENT_LIMIT:
+        raise InvalidInput(f"the signed index would have more than {DOCUMENT_LIMIT} bytes")
+    armour = make_signature(document)
+    try:
+        signature = Signature.parse(armour)
+    except BadSignature as error:
+        raise InvalidInput(f"the key made a signature that cannot be used: {error}. Use an Ed25519 key") from None
+    path = layout.root / SIGNED_INDEX
+    with translated(path):
+        # Who reads between the two finds that they do not belong together, and reads again.
+        write_record(path, document, mode=0o444, scratch=layout.tmp, durable=True)
+        write_record(layout.root / SIGNATURE, armour, mode=0o444, scratch=layout.tmp, durable=True)
+    return Signed(path, index, signature.fingerprint)
+
+
+def _entries(layout: Layout, receipts: Receipts, on_bytes: Callable[[int], None] | None) -> tuple[SignedEntry, ...]:
+    data = read_index_file(layout)
+    if data is None:
+        raise InvalidInput(f"{layout.root} has no index yet. Write it: weightstore --home {layout.root} mirror index")
+    found = parse_index(data, place=str(layout.root / "index.json")).by_source
+    for entry in {entry.digest: entry for entry in found.values()}.values():
+        path = layout.blob(entry.digest)
+        blob = open_verified(path, entry.digest, receipts, on_bytes=on_bytes)
+        if blob is None:
+            raise BlobDamaged(place=str(path), expected=str(entry.digest), actual="not there")
+        blob.close()
+    return tuple(SignedEntry(source, entry.digest, entry.size, entry.name) for source, entry in found.items())
+
+
+def _version_there(layout: Layout) -> int:
+    path = layout.root / SIGNED_INDEX
+    try:
+        return SignedIndex.parse(read_limited(path, DOCUMENT_LIMIT), place=str(path)).version
+    except (FileNotFoundError, InvalidRecord):
+        return 0
+
+
+def signing_with(key: Path) -> Callable[[bytes], bytes]:
+    """Return what signs with a key: ``ssh-keygen``, which knows agents and passphrases, or else a key file itself.
+
+    ``key`` is a private key, or a public one whose private half an agent has.
+
+    Raises:
+        InvalidInput: there is no such key.
+    """
+    if not key.is_file():
+        raise InvalidInput(f"{key}: there is no such key. Make one: ssh-keygen -t ed25519 -f {key}")
+    if shutil.which("ssh-keygen") is not None:
+        return lambda document: _by_ssh_keygen(document, key)
+    return lambda document: sign(document, read_limited(key, _KEY_LIMIT), place=str(key))
+
+
+def _by_ssh_keygen(document: bytes, key: Path) -> bytes:
+    command = ["ssh-keygen", "-Y", "sign", "-n", NAMESPACE, "-f", os.fspath(key)]
+    done = subprocess.run(command, input=document, capture_output=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise InvalidInput(f"{key}: ssh-keygen could not sign with it: {said[-1] if said else 'it does not say why'}")
+    return done.stdout

@@ -1,0 +1,104 @@
+"""What somebody signed of one source, remembered in the user's own state until it expires.
+
+So that what was fetched by a signed index is found again without asking the mirror, offline too. It is no ref of the
+store: others who share the store may believe other signers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from weightstore.errors import InvalidRecord
+from weightstore.records import Fields, timestamp
+from weightstore.signing.document import SignedEntry
+from weightstore.signing.sshsig import NAMESPACE
+from weightstore.store.layout import read_limited, write_record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from weightstore.signing.signers import Signer
+    from weightstore.source import Source
+
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One entry of a signed index, until when it is believed, and the Ed25519 key that signed it."""
+
+    entry: SignedEntry
+    expires: datetime
+    key: bytes
+
+    @classmethod
+    def parse(cls, data: bytes, *, place: str) -> Claim:
+        fields = Fields(data, what="record of what was signed", place=place)
+        fields.take_version(1)
+        entry = SignedEntry(
+            fields.take_source("source"),
+            fields.take_digest("digest"),
+            fields.take_size("size_bytes"),
+            fields.take("name", str),
+        )
+        expires, key = fields.take_time("expires"), fields.take("key", str)
+        fields.done()
+        if not _KEY.fullmatch(key):
+            raise fields.error("'key' is not an Ed25519 key")
+        return cls(entry, expires, bytes.fromhex(key))
+
+    def encode(self) -> bytes:
+        entry = self.entry
+        values = {
+            "version": 1,
+            "source": entry.source.display,
+            "digest": str(entry.digest),
+            "size_bytes": entry.size,
+            "name": entry.name,
+            "expires": timestamp(self.expires),
+            "key": self.key.hex(),
+        }
+        return (json.dumps(values, ensure_ascii=False) + "\n").encode()
+
+    def is_believed(self, signers: Sequence[Signer], now: datetime) -> bool:
+        """Tell whether it counts now: it has not expired, and its key is still one that may sign."""
+        mine = [signer for signer in signers if signer.key == self.key]
+        return now < self.expires and any(one.may_sign(NAMESPACE) and one.is_valid(now) for one in mine)
+
+
+def remember(state: Path, claim: Claim) -> None:
+    """Keep a claim. Where the state cannot be written, the mirror is asked again next time."""
+    path = _path(state, claim.entry.source)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_record(path, claim.encode(), mode=0o600)
+    except OSError:
+        pass
+
+
+def recall(state: Path, source: Source) -> Claim | None:
+    """Return what is remembered of a source, or None where nothing is; whether it is believed is the caller's to ask.
+
+    Raises:
+        InvalidRecord: it is damaged, or speaks of another source than its name says.
+    """
+    path = _path(state, source)
+    try:
+        data = read_limited(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InvalidRecord(place=str(path), reason=f"cannot be read: {error.strerror}") from None
+    claim = Claim.parse(data, place=str(path))
+    if claim.entry.source != source:
+        raise InvalidRecord(place=str(path), reason="speaks of another source than its name says")
+    return claim
+
+
+def _path(state: Path, source: Source) -> Path:
+    return state / "signed" / f"{source.key}.json"
