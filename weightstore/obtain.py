@@ -346,9 +346,8 @@ class Obtainer:
                         meter.note(f"{candidate.source} has other content now: asking further sources")
                 else:
                     passed_over = str(error)
-                    meter.note(f"mirror passed over: {error}")
-                if mirror and isinstance(error, SourceUnavailable):
-                    self._dead_mirrors.add(mirror)
+                    if not (isinstance(error, SourceUnavailable) and self._is_known_dead(mirror)):
+                        meter.note(f"mirror passed over: {error}")
             else:
                 return done, candidate
             may_resume = True  # what a source gave before it failed is for the next one
@@ -361,6 +360,13 @@ class Obtainer:
             reason = f"none of the {len(candidates)} mirrors gave it{said}"
             raise TransferError(source=wanted.name, reason=reason)
         raise failures[0] if len(failures) == 1 else AllSourcesFailed(name=wanted.name, failures=failures)
+
+    def _is_known_dead(self, mirror: str) -> bool:
+        """Note that a mirror does not answer; tell whether that was known. Of many files at once, one tells of it."""
+        with self._lock:
+            known = mirror in self._dead_mirrors
+            self._dead_mirrors.add(mirror)
+            return known
 
     def _fetch_from(
         self,

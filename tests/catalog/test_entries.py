@@ -278,7 +278,7 @@ def test_damaged_enum_is_refused(changes: dict[str, Any], reason: str) -> None:
         ("source", None),
         ("source", 5),
         ("source", "host/x"),
-        ("source", "s3://bucket/x"),
+        ("source", "ftp://bucket/x"),
         ("source", "https://host/x#sha256=1"),
         ("alternatives", "https://host/x"),
         ("alternatives", [5]),

@@ -250,7 +250,7 @@ def test_catalog_that_cannot_be_used_is_left_out_with_a_note(site: Path, value: 
     (directory / "folder.json").mkdir()
     (directory / "damaged.json").write_text("{", "utf-8")
     catalog_file(directory / "later.json", "zoo", schema=2)
-    catalog_file(directory / "entry.json", "zoo", enums=document(source="s3://x")["enums"])
+    catalog_file(directory / "entry.json", "zoo", enums=document(source="ftp://x")["enums"])
     catalog_file(directory / "taken.json", "torchvision")
     catalog_file(package(site, "sound_pkg") / "catalog.json", "sound")
     distribution(site, "zoo_pkg", f"bad = {value}", "good = sound_pkg:catalog.json")

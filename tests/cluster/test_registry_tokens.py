@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from weightstore.errors import AccessDenied, RefusedResponse
+from weightstore.errors import AccessDenied, RefusedResponse, SourceUnavailable
 from weightstore.source import Source
 from weightstore.transfer.http import HttpTransport
 from weightstore.transfer.registry import Registry
@@ -117,3 +118,22 @@ def test_an_answer_that_is_no_token_is_refused(
     service.answer = answer
     with pytest.raises(RefusedResponse, match="no token"):
         registry.ask(place, "manifests/x")
+
+
+def test_a_registry_that_does_not_answer_is_waited_for_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = Source(f"oci://127.0.0.1:{silent.getsockname()[1]}/group/weights")
+        quick = Registry(
+            HttpTransport(connect_timeout_s=0.3, read_timeout_s=0.3, pool_size=2, user_agent="test"),
+            docker_config=Path("/nonexistent"),
+        )
+        with pytest.raises(SourceUnavailable):
+            quick.ask(place, "manifests/x")
+        silent.settimeout(5)
+        silent.accept()[0].close()
+        with pytest.raises(SourceUnavailable):
+            quick.ask(place, "manifests/y")
+        silent.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            silent.accept()
+        quick.http.close()

@@ -13,6 +13,7 @@ from tests.servers import behaviours as does
 from tests.servers.behaviours import Behaviour
 from tests.servers.hostile import HostileServer
 from tests.transfer.conftest import Remembering
+from weightstore.batch import Item, NoProgress
 from weightstore.client import Client
 from weightstore.config import Config, Step
 from weightstore.digest import Digest
@@ -28,6 +29,7 @@ from weightstore.errors import (
 from weightstore.records import Wanted
 from weightstore.source import Source, parse_source
 from weightstore.store.layout import create_layout
+from weightstore.transfer.progress import Meter
 
 MakeClient = Callable[..., Client]
 
@@ -150,6 +152,27 @@ def test_a_dead_mirror_is_asked_once_by_a_client(
         urls.append(f"{server.serve(f'/{number}', content)}#sha256={digest_of(content)}")
     assert make_client(mirrors=(mirror,), jobs=1).prefetch(urls).failures == ()
     assert len(other_host.requests) == 1
+
+
+def test_a_dead_mirror_is_told_of_once_by_many_files_at_once(
+    server: HostileServer, other_host: HostileServer, make_client: MakeClient, mirror: Source, data: bytes
+) -> None:
+    urls = []
+    for number in range(8):
+        content = data[number:]
+        serve_blob(other_host, content, does.status(503), content=content)
+        urls.append(f"{server.serve(f'/{number}', content)}#sha256={digest_of(content)}")
+    notes: list[str] = []
+
+    class Progress(NoProgress):
+        def meter(self, item: Item) -> Meter:
+            meter = Remembering()
+            meter.notes = notes
+            return meter
+
+    report = make_client(mirrors=(mirror,), jobs=8).prefetch(urls, progress=Progress())
+    assert report.failures == ()
+    assert len([note for note in notes if note.startswith("mirror passed over")]) == 1
 
 
 def test_a_mirror_that_lacks_one_blob_is_asked_for_the_next(

@@ -36,6 +36,7 @@ _CONFIG_LIMIT = 1 << 20
 # What a token lasts where the service does not say (its specification), and how long before its end it is renewed.
 _TOKEN_S = 60.0
 _MARGIN_S = 10.0
+_DEAD_S = 30.0
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -77,6 +78,7 @@ class Registry:
         self._lock = threading.Lock()
         self._challenges: dict[str, tuple[str, dict[str, str]]] = {}
         self._tokens: dict[tuple[str, str, str], tuple[str, float]] = {}
+        self._failures: dict[str, tuple[str, float]] = {}
 
     def ask(
         self,
@@ -116,9 +118,7 @@ class Registry:
         """Return the value of an ``Authorization`` field for a repository, or None where none is wanted."""
         repository, _ = Repository.of(source)
         with self._lock:
-            challenge = self._challenges.get(repository.host)
-            if challenge is None:
-                challenge = self._challenges[repository.host] = self._ask_how(source, repository)
+            challenge = self._challenges.get(repository.host) or self._asked_once(source, repository)
             kind, wanted = challenge
             if not kind:
                 return None
@@ -135,6 +135,19 @@ class Registry:
                 token, lasts_s = self._token(source, repository, wanted, scopes, credentials)
                 self._tokens[key] = (token, time.monotonic() + lasts_s)
             return f"Bearer {token}"
+
+    def _asked_once(self, source: Source, repository: Repository) -> tuple[str, dict[str, str]]:
+        """Ask a registry how, and remember it; also that it does not answer, so that many files wait for it once."""
+        reason, until = self._failures.get(repository.host, ("", 0.0))
+        if time.monotonic() < until:
+            raise SourceUnavailable(source=source.display, reason=reason)
+        try:
+            challenge = self._ask_how(source, repository)
+        except SourceUnavailable as error:
+            self._failures[repository.host] = (error.reason, time.monotonic() + _DEAD_S)
+            raise
+        self._challenges[repository.host] = challenge
+        return challenge
 
     def _ask_how(self, source: Source, repository: Repository) -> tuple[str, dict[str, str]]:
         """Return how the registry wants to be shown who asks: nothing, "basic", or "bearer" with what it said."""
