@@ -163,6 +163,7 @@ def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
         "mirror pull": "mirror pull /scratch/mirror --locked weights.lock --quiet",
         "mirror status": "mirror status /scratch/mirror",
         "mirror index": "mirror index --quiet",
+        "mirror sign": "mirror sign /scratch/mirror --key signing-key --quiet",
         "scan": f"scan {ROOT}/tests/interop/test_scanning.py --quiet",
         "convert": "convert efficientnet_lite0 --quiet",
         "search": "search efficientnet",
@@ -186,6 +187,7 @@ def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
         "a failure": "path efficientnet_lite0 2> /dev/null",
     }
     assert set(documented) == set(commands)
+    sandbox.run(["ssh-keygen -q -t ed25519 -N '' -f signing-key"])
     printed = sandbox.run([f"weightstore --json {command}" for command in commands.values()])
     for (name, command), text in zip(commands.items(), printed, strict=True):
         value = json.loads(text)
