@@ -50,6 +50,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "view": "Show the store to other libraries, in their layout.",
         "adopt": "Bring the caches of other libraries into the store.",
     },
+    "For others": {
+        "serve": "Serve the store over HTTP, read only.",
+    },
     "Look after the store": {
         "verify": "Hash every blob again, and repair.",
         "gc": "Remove what nothing names any more.",

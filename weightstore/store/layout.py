@@ -40,7 +40,7 @@ _CACHEDIR_TAG = (
     "# This directory is a cache of model weights, kept by weightstore.\n"
     "# See https://bford.info/cachedir/\n"
 )
-_OCI_LAYOUT = '{"imageLayoutVersion": "1.0.0"}\n'
+OCI_LAYOUT = '{"imageLayoutVersion": "1.0.0"}\n'
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -239,7 +239,7 @@ def create_layout(root: Path, sharing: Sharing | None = None) -> Layout:
     with translated(root):
         for directory, mode in layout.directories():
             _make_directory(directory, mode)
-        _write_once(root / "oci-layout", _OCI_LAYOUT.encode())
+        _write_once(root / "oci-layout", OCI_LAYOUT.encode())
         _write_once(root / "CACHEDIR.TAG", _CACHEDIR_TAG.encode())
     return layout
 

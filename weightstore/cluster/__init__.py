@@ -1,0 +1,1 @@
+"""Beyond one machine: mirrors, bundles, and the server of a store."""
