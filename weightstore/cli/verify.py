@@ -135,11 +135,14 @@ def _check(client: Client, settings: Settings, only: Collection[Digest] | None, 
     from weightstore.cli.interrupt import interruptible
     from weightstore.cli.ls import title_of
     from weightstore.cli.progress import hashing_progress
+    from weightstore.store.image import documents_or_none
     from weightstore.store.verify import verify_store
 
     stored = client.stored()
-    titles = {one.digest: title_of(one) for one in stored}
     layers = [layer for layer in client.obtainer.layers() if layer.layout and (layer.writable or with_layers)]
+    made = {digest for layer in layers if layer.layout for digest in documents_or_none(layer.layout)}
+    titles = dict.fromkeys(made, "(of index.json: weightstore mirror index makes it again)")
+    titles |= {one.digest: title_of(one) for one in stored}
     chosen = {layer.name for layer in layers}
     total = sum(one.size for one in stored if one.layer in chosen and (only is None or one.digest in only))
     verdicts = []

@@ -1,1 +1,1 @@
-"""Beyond one machine: mirrors, bundles, and the server of a store."""
+"""Beyond one machine: mirrors, and what brings weights to where there is no internet."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from weightstore.errors import InvalidRecord, StoreError
 from weightstore.store.blobs import list_blobs
 from weightstore.store.derived import list_derived
+from weightstore.store.image import image_documents
 from weightstore.store.owner import is_alive, is_gone
 from weightstore.store.parts import file_time, list_parts, owner_of
 from weightstore.store.receipts import Receipts, identity_of
@@ -60,6 +61,7 @@ class Inventory:
     """What a store holds at one moment, by its own file system's clock.
 
     ``derived_from`` tells of which blob another one is a conversion: what names the one keeps both.
+    ``documents`` are the manifests and configs that index.json names: never removed while it does.
     """
 
     now: float
@@ -67,6 +69,7 @@ class Inventory:
     referenced: frozenset[Digest]
     refs_are_readable: bool = True
     derived_from: Mapping[Digest, Digest] = field(default_factory=dict)
+    documents: frozenset[Digest] = frozenset()
 
     @property
     def blob_bytes(self) -> int:
@@ -89,8 +92,13 @@ def take_inventory(layout: Layout, receipts: Receipts) -> Inventory:
     named = {ref.digest for ref in refs if not isinstance(ref, InvalidRecord)}
     # A ref that we cannot read, of a newer version perhaps, may name any blob.
     readable = not any(isinstance(ref, InvalidRecord) for ref in refs)
+    documents: frozenset[Digest] = frozenset()
+    try:
+        documents = image_documents(layout)
+    except InvalidRecord:
+        readable = False  # and so may an index
     derived_from = {one.digest: one.source for one in list_derived(layout)}
-    return Inventory(now, tuple(files), frozenset(named), readable, derived_from)
+    return Inventory(now, tuple(files), frozenset(named), readable, derived_from, documents)
 
 
 def _file(kind: Kind, path: Path, found: os.stat_result, *, used_at: float | None = None) -> File:
@@ -163,7 +171,10 @@ def plan_removals(
         for file in sorted(left, key=lambda file: file.used_at):
             if excess <= 0:
                 break
-            if file.digest in keep or inventory.now - max(file.used_at, file.written_at) < grace_s:
+            if (
+                file.digest in keep | inventory.documents
+                or inventory.now - max(file.used_at, file.written_at) < grace_s
+            ):
                 continue
             removals.append(Removal(file, "least recently used, beyond the size limit"))
             excess -= file.size
@@ -174,7 +185,7 @@ def _why_stray(file: File, inventory: Inventory, keep: frozenset[Digest], grace_
     age = inventory.now - file.written_at
     if file.kind == "blob":
         digests = {file.digest, inventory.derived_from.get(file.digest) if file.digest else None}
-        unnamed = digests.isdisjoint(inventory.referenced) and digests.isdisjoint(keep)
+        unnamed = digests.isdisjoint(inventory.referenced) and digests.isdisjoint(keep | inventory.documents)
         idle = inventory.now - max(file.used_at, file.written_at) >= grace_s
         return "no ref or lockfile names it" if unnamed and idle and inventory.refs_are_readable else ""
     if file.kind == "part":
