@@ -45,10 +45,9 @@ CATALOG = Catalog(
         "enums": {
             "Net_Weights": {
                 "builder": "net",
-                "default": "V1", "task": "classification",
-                "entries": {
-                    "V1": {"source": "https://example.org/net.pth", "licence": "MIT"}
-                },
+                "default": "V1",
+                "task": "classification",
+                "entries": {"V1": {"source": "https://example.org/net.pth", "licence": "MIT"}},
             }
         },
     },
