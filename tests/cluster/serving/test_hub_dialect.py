@@ -116,7 +116,9 @@ def test_files_seen_at_several_commits_make_a_snapshot_of_their_own(start, share
     _add(shared, "model.safetensors", WEIGHTS, commit=A)
     _add(shared, "config.json", SETTINGS, commit=B)
     url = start().url
-    code = f'import os\nfolder = hub.snapshot_download({REPO!r})\nprint(json.dumps([folder, sorted(os.listdir(folder))]))'
+    code = (
+        f"import os\nfolder = hub.snapshot_download({REPO!r})\nprint(json.dumps([folder, sorted(os.listdir(folder))]))"
+    )
     folder, files = _judge(url, tmp_path, code)
     assert files == ["config.json", "model.safetensors"]
     assert os.path.basename(folder) not in {A, B}

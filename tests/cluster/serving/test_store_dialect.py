@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import os
 import random
@@ -14,6 +15,8 @@ import requests
 
 from tests.cluster.serving.conftest import put, record
 from weightstore.client import Client
+from weightstore.cluster.index import parse_index
+from weightstore.digest import Digest
 from weightstore.source import Source
 from weightstore.store.layout import create_layout
 
@@ -183,9 +186,20 @@ def test_refs_and_the_descriptions_of_the_store_are_served(start, shared):
     assert requests.get(f"{url}/refs/{'0' * 64}.json").status_code == 404
     assert requests.get(f"{url}/store.json").content == (shared.root / "store.json").read_bytes()
     assert requests.get(f"{url}/oci-layout").content == (shared.root / "oci-layout").read_bytes()
-    assert requests.get(f"{url}/index.json").status_code == 404
     (shared.root / "index.json").write_bytes(b'{"schemaVersion": 2}')
     assert requests.get(f"{url}/index.json").json() == {"schemaVersion": 2}
+
+
+def test_the_index_is_made_where_there_is_none_with_all_that_it_names(start, shared):
+    ref = record(shared, "https://example.org/a.pth", DATA)
+    url = start().url
+    index = parse_index(requests.get(f"{url}/index.json").content, place="index.json")
+    (entry,) = index.entries
+    assert entry.digest == ref.digest
+    manifest = requests.get(f"{url}/blobs/sha256/{entry.manifest.hex}")
+    assert hashlib.sha256(manifest.content).hexdigest() == entry.manifest.hex
+    config = Digest.parse(manifest.json()["config"]["digest"])
+    assert hashlib.sha256(requests.get(f"{url}/blobs/sha256/{config.hex}").content).hexdigest() == config.hex
 
 
 def test_paths_on_the_servers_machine_are_not_told(start, shared):

@@ -18,6 +18,7 @@ from aiohttp import web
 from weightstore.cluster.serving.figures import CONTENT_TYPE, SENT
 from weightstore.cluster.serving.front import Front
 from weightstore.cluster.serving.hub_dialect import HubDialect
+from weightstore.cluster.serving.registry_dialect import RegistryDialect
 from weightstore.cluster.serving.shelf import Shelf
 from weightstore.cluster.serving.store_dialect import StoreDialect
 from weightstore.errors import InvalidConfig, StoreError
@@ -101,6 +102,7 @@ def make_app(client: Client, serving: Serving, *, log: Callable[[str], None] | N
         app.add_routes([web.get("/metrics", figures)])
     app.add_routes(Front(shelf).routes())
     app.add_routes(StoreDialect(shelf).routes())
+    app.add_routes(RegistryDialect(shelf).routes())
     app.add_routes(HubDialect(shelf).routes())
     return app
 

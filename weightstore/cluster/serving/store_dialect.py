@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from weightstore.cluster.serving.sending import send_blob
+from weightstore.cluster.serving.registry_dialect import index_of_shelf
+from weightstore.cluster.serving.sending import IMMUTABLE, send_blob
 from weightstore.digest import Digest
 from weightstore.records import StoreInfo
+from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
 from weightstore.store.layout import OCI_LAYOUT, read_limited
 
 if TYPE_CHECKING:
+    from weightstore.cluster.index import ModelIndex
     from weightstore.cluster.serving.shelf import Shelf
-
-_INDEX_LIMIT = 64 << 20
 
 
 class StoreDialect:
@@ -36,9 +37,14 @@ class StoreDialect:
     async def _blob(self, request: web.Request) -> web.StreamResponse:
         digest = Digest(request.match_info["hex"])
         blob = await self._shelf.open(digest)
-        self._shelf.figures.blobs["miss" if blob is None else "hit"] += 1
         if blob is None:
+            document = (await self._shelf.call(self._make_index)).documents.get(digest)
+            if document is not None:
+                headers = {"ETag": f'"{digest}"', "Cache-Control": IMMUTABLE}
+                return web.Response(body=document, headers=headers)
+            self._shelf.figures.blobs["miss"] += 1
             raise web.HTTPNotFound(text=f"{digest} is not here\n")
+        self._shelf.figures.blobs["hit"] += 1
         return await send_blob(request, blob, etag=str(digest))
 
     async def _ref(self, request: web.Request) -> web.Response:
@@ -54,20 +60,22 @@ class StoreDialect:
         return _json(OCI_LAYOUT.encode())
 
     async def _index(self, _: web.Request) -> web.Response:
-        data = await self._shelf.call(self._read_index)
-        if data is None:
-            raise web.HTTPNotFound(text="this store has no index.json\n")
-        return _json(data)
+        return _json(await self._shelf.call(self._read_index))
 
-    def _read_index(self) -> bytes | None:
-        for layout in self._shelf.layouts():
+    def _read_index(self) -> bytes:
+        """Return the index that the one store has; of several layers, and where there is none, the one of today."""
+        layouts = self._shelf.layouts()
+        if len(layouts) == 1:
             try:
-                data = read_limited(layout.root / "index.json", _INDEX_LIMIT)
+                data = read_limited(layouts[0].root / INDEX_NAME, INDEX_LIMIT)
             except OSError:
-                continue
-            if len(data) <= _INDEX_LIMIT:
+                data = b""
+            if 0 < len(data) <= INDEX_LIMIT:
                 return data
-        return None
+        return self._make_index().encode()
+
+    def _make_index(self) -> ModelIndex:
+        return index_of_shelf(self._shelf)
 
 
 def _json(data: bytes) -> web.Response:
