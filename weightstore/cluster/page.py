@@ -13,12 +13,11 @@ import math
 import shlex
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightstore.catalog.entries import is_error
-from weightstore.cluster.page_chart import Point, scatter_plot
+from weightstore.cluster.page_chart import Point, scatter_plot, shown
 from weightstore.store.layout import translated, write_record
 
 if TYPE_CHECKING:
@@ -128,16 +127,16 @@ def render(rows: Sequence[Row], *, title: str = "Model weights") -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">
+<meta http-equiv="Content-Security-Policy" content="{shown(policy)}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="referrer" content="no-referrer">
 <link rel="icon" href="data:,">
-<title>{_text(title)}</title>
+<title>{shown(title)}</title>
 <style>{style}</style>
 </head>
 <body>
-<h1>{_text(title)}</h1>
-<p>{counted}, {_size(total)}. Verified by their SHA-256 when they are fetched: nothing here has to be trusted.</p>
+<h1>{shown(title)}</h1>
+<p>{counted}, {_size(total)}. The commands carry the SHA-256 with which what is fetched is compared.</p>
 {_charts(rows)}
 {_use(rows, total)}
 <h2>Weights</h2>
@@ -157,18 +156,19 @@ aria-label="Search"><span id="count" role="status"></span></div>
 
 
 def _table_row(row: Row) -> str:
-    licence = _text(row.licence)
+    licence = shown(row.licence)
     if row.licence_url.startswith(("https://", "http://")):
-        licence = f'<a href="{_text(row.licence_url)}" rel="noreferrer noopener">{licence or "licence"}</a>'
+        licence = f'<a href="{shown(row.licence_url)}" rel="noreferrer noopener">{licence or "licence"}</a>'
     metrics = "<br>".join(
-        f"{value:g} <small>{_text(metric)}{f', {_text(data_set)}' if data_set else ''}</small>"
+        f"{value:g} <small>{shown(metric)}{f', {shown(data_set)}' if data_set else ''}</small>"
         for data_set, metric, value in row.metrics[:_SHOWN_METRICS]
     )
     first = row.metrics[0][2] if row.metrics else None
     params = f"{row.num_params / 1e6:.1f} M" if row.num_params is not None else ""
-    command = f'<span class="command"><code>{_text(row.command)}</code></span>' if row.command else ""
+    text = shown(row.command)
+    command = f'<span class="command"><code title="{text}">{text}</code></span>' if text else ""
     cells = [
-        _cell("Task", _text(row.task)),
+        _cell("Task", shown(row.task)),
         _cell("Metrics", f"<span>{metrics}</span>" if metrics else "", "number metrics sortable", first),
         _cell("Size", _size(row.size), "number sortable", row.size),
         _cell("Parameters", params, "number sortable", row.num_params),
@@ -176,7 +176,7 @@ def _table_row(row: Row) -> str:
         _cell("Digest", f'<code class="digest" title="sha256:{row.digest}">{row.digest[:16]}</code>'),
         _cell("Fetch", command),
     ]
-    name = f"{_text(row.name)}<small>{_text(row.detail)}</small>"
+    name = f"{shown(row.name)}<small>{shown(row.detail)}</small>"
     return f'<tr id="{row.anchor}"><th scope="row">{name}</th>{"".join(cells)}</tr>\n'
 
 
@@ -212,7 +212,7 @@ def _use(rows: Iterable[Row], total: int) -> str:
     if not total:
         return ""
     lines = [
-        f"<span>{_text(task)}</span>"
+        f"<span>{shown(task)}</span>"
         '<svg viewBox="0 0 100 4" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="track" width="100" height="4"/>'
         f'<rect class="bar" width="{100 * size / total:.2f}" height="4"/></svg>'
@@ -220,12 +220,6 @@ def _use(rows: Iterable[Row], total: int) -> str:
         for task, size in sorted(by_task.items(), key=lambda item: (-item[1], item[0]))
     ]
     return f'<h2>Disk use</h2>\n<div class="use">{"".join(lines)}</div>'
-
-
-def _text(text: str) -> str:
-    """Return text for HTML, in an element or in a quoted attribute. What cannot be printed shows as a replacement."""
-    printable = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return escape(printable, quote=True)
 
 
 def _size(size: int) -> str:

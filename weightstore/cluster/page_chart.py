@@ -42,7 +42,7 @@ def scatter_plot(title: str, points: Sequence[Point], *, less_is_better: bool = 
     x, x_ticks = _sizes([point.size for point in points])
     y, y_ticks = _values([point.value for point in points])
     about = f"{title} over size, {len(points)} weights, {len(best)} on the frontier"
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(about)}">']
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{shown(about)}">']
     for tick in y_ticks:
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
@@ -58,13 +58,13 @@ def scatter_plot(title: str, points: Sequence[Point], *, less_is_better: bool = 
         kind = "dot best" if point in marked else "dot"
         about = f"{point.name}: {point.value:g}, {_short(point.size)}"
         parts.append(
-            f'<a href="#{point.anchor}" aria-label="{escape(about)}"><title>{escape(about)}</title>'
+            f'<a href="#{point.anchor}" aria-label="{shown(about)}"><title>{shown(about)}</title>'
             f'<circle class="{kind}" cx="{x(point.size):.1f}" cy="{y(point.value):.1f}" r="5"/></a>'
         )
     parts += _labels(best, x, y)
     parts.append("</svg>")
     direction = "less is better" if less_is_better else "more is better"
-    caption = f"<figcaption>{escape(title)} <small>over size, {direction}; the frontier is marked</small></figcaption>"
+    caption = f"<figcaption>{shown(title)} <small>over size, {direction}; the frontier is marked</small></figcaption>"
     return f"<figure>{caption}{''.join(parts)}</figure>"
 
 
@@ -73,7 +73,8 @@ def _labels(best: Sequence[Point], x: Callable[[int], float], y: Callable[[float
     taken: list[tuple[float, float, float]] = []
     found: list[str] = []
     for point in [*best[-1:], *best[:1], *best[1:-1]]:
-        text = point.name if len(point.name) <= 28 else point.name[:27] + "…"
+        text = point.name.partition("_Weights.")[0]
+        text = text if len(text) <= 28 else text[:27] + "…"
         width = 6.4 * len(text)
         to_left = x(point.size) + 8 + width > _WIDTH - _RIGHT
         start = x(point.size) - 8 - width if to_left else x(point.size) + 8
@@ -83,7 +84,7 @@ def _labels(best: Sequence[Point], x: Callable[[int], float], y: Callable[[float
         if any(abs(middle - other) < 14 and start < right and left < start + width for left, right, other in taken):
             continue
         taken.append((start, start + width, middle))
-        found.append(f'<text class="label" x="{start:.1f}" y="{middle:.1f}">{escape(text)}</text>')
+        found.append(f'<text class="label" x="{start:.1f}" y="{middle:.1f}">{shown(text)}</text>')
     return found
 
 
@@ -125,3 +126,9 @@ def _values(values: Sequence[float]) -> tuple[Callable[[float], float], list[flo
 def _short(size: int) -> str:
     factor, unit = next((factor, unit) for factor, unit in _UNITS if size >= factor or factor == 1)
     return f"{size / factor:.3g} {unit}"
+
+
+def shown(text: str) -> str:
+    """Return text for HTML, in an element or in a quoted attribute. What cannot be printed shows as a replacement."""
+    printable = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return escape(printable, quote=True)
