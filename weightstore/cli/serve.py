@@ -29,6 +29,7 @@ HF_ENDPOINT=http://127.0.0.1:8000 python train.py
 @click.option("--token-file", type=LocalPath(), metavar="FILE", help="Serve only who shows the token in FILE.")
 @click.option("--tls-cert", type=LocalPath(), metavar="FILE", help="Serve https with this certificate and its chain.")
 @click.option("--tls-key", type=LocalPath(), metavar="FILE", help="The certificate's private key.")
+@click.option("--pull-through", is_flag=True, help="Fetch what is missing: from mirrors by digest, from the Hub.")
 @click.option("--metrics", is_flag=True, help="Tell Prometheus at /metrics what was served.")
 @click.option("--access-log", is_flag=True, help="Print a line for each request.")
 @shared_options("home", "quiet")
@@ -41,6 +42,7 @@ def command(
     token_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    pull_through: bool,
     metrics: bool,
     access_log: bool,
 ) -> None:
@@ -61,7 +63,8 @@ def command(
         raise MissingDependency(package="aiohttp", purpose="serving a store", extra="serve") from None
     import asyncio  # start-up: --help ends before
 
-    serving = Serving(host, port, read_token(token_file) if token_file else "", tls_cert, tls_key, metrics)
+    token = read_token(token_file) if token_file else ""
+    serving = Serving(host, port, token, tls_cert, tls_key, metrics, pull_through)
     if serving.is_open:
         settings.say(f"warning: everyone who reaches {host} can read this store. Ask for a token with --token-file")
     app = make_app(settings.client(), serving, log=click.echo if access_log else None)

@@ -17,6 +17,7 @@ from aiohttp import web
 from weightstore.cluster.serving.sending import send_blob
 from weightstore.errors import InvalidSource
 from weightstore.hub import MAIN, HubFile, is_commit
+from weightstore.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from weightstore.cluster.serving.shelf import Shelf
     from weightstore.digest import Digest
     from weightstore.records import Ref
+    from weightstore.transfer.transport import Declared
 
 _REPO = r"{repo:[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)?}"
 _REVISION = r"{revision:[^/]+}"
@@ -123,6 +125,23 @@ class HubDialect:
             asked = HubFile(name, revision, path)
         except InvalidSource:
             _refuse("EntryNotFound", "Entry not found")
+        try:
+            return await self._serve(request, asked)
+        except web.HTTPNotFound:
+            puller, source = self._shelf.puller, Source(str(asked))
+            if puller is None:
+                raise
+            if request.method == "HEAD":  # clients do not wait for a head as long as a large file may take
+                said = await puller.look(source)
+                if said is None:
+                    raise
+                return _head(*said)
+            if not await puller.fetch_file(source):
+                raise
+        return await self._serve(request, asked)
+
+    async def _serve(self, request: web.Request, asked: HubFile) -> web.StreamResponse:
+        name, revision = asked.repo, asked.revision
         repo = await self._repo(name)
         files = _files(repo, revision)
         file = files.get(asked.file)
@@ -196,6 +215,14 @@ class HubDialect:
 
     def _of_which_blobs_are_here(self, files: Mapping[str, HeldFile]) -> dict[str, HeldFile]:
         return {path: file for path, file in files.items() if self._shelf.has(file.digest)}
+
+
+def _head(declared: Declared, size: int) -> web.Response:
+    """Return the head of a file that is not here yet, as the Hub gave it."""
+    etag = f'"{declared.etag}"'
+    headers = {"X-Repo-Commit": declared.commit, "X-Linked-Size": str(size), "Accept-Ranges": "bytes", **_NO_CACHE}
+    headers |= {"ETag": etag, "X-Linked-Etag": etag} if declared.etag else {}
+    return web.Response(headers={**headers, "Content-Length": str(size)})
 
 
 def _files(repo: HeldRepo, revision: str) -> dict[str, HeldFile]:

@@ -18,6 +18,7 @@ from aiohttp import web
 from weightstore.cluster.serving.figures import CONTENT_TYPE, SENT
 from weightstore.cluster.serving.front import Front
 from weightstore.cluster.serving.hub_dialect import HubDialect
+from weightstore.cluster.serving.pulling import Puller
 from weightstore.cluster.serving.registry_dialect import RegistryDialect
 from weightstore.cluster.serving.shelf import Shelf
 from weightstore.cluster.serving.store_dialect import StoreDialect
@@ -47,6 +48,7 @@ class Serving:
     certificate: Path | None = None
     key: Path | None = None
     has_metrics: bool = False
+    pulls_through: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -81,8 +83,13 @@ def read_token(path: Path) -> str:
 def make_app(client: Client, serving: Serving, *, log: Callable[[str], None] | None = None) -> web.Application:
     """Return the application, to be run by :func:`serve`. ``log`` is called with a line for each request."""
     shelf = Shelf(client)
+    puller = shelf.puller = Puller(shelf) if serving.pulls_through else None
     watch = _Watch(shelf, log)
     app = web.Application(middlewares=[watch.middleware, _guard(serving.token)])
+
+    async def stop_pulling(_: web.Application) -> None:
+        if puller is not None:
+            puller.close()
 
     async def close(_: web.Application) -> None:
         shelf.close()
@@ -95,6 +102,7 @@ def make_app(client: Client, serving: Serving, *, log: Callable[[str], None] | N
             text=shelf.figures.text(), headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
         )
 
+    app.on_shutdown.append(stop_pulling)
     app.on_cleanup.append(close)
     app.on_response_prepare.append(_sign)
     app.add_routes([web.get("/healthz", healthy)])

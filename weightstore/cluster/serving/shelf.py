@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightstore.client import Client
+    from weightstore.cluster.serving.pulling import Puller
     from weightstore.digest import Digest
     from weightstore.records import Ref, Sharing
     from weightstore.store.blobs import OpenBlob
@@ -41,10 +42,16 @@ class Shelf:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.figures = Figures()
+        self.puller: Puller | None = None
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="serve")
         self._opening: weakref.WeakValueDictionary[Digest, asyncio.Lock] = weakref.WeakValueDictionary()
         self._kept: dict[str, tuple[object, float, object]] = {}
         self._lock = threading.Lock()
+
+    def forget(self) -> None:
+        """Read the stores anew when something is asked for next: something came."""
+        with self._lock:
+            self._kept.clear()
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -54,7 +61,17 @@ class Shelf:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     async def open(self, digest: Digest) -> OpenBlob | None:
-        """Return a good copy of a blob, open; None where no layer has one. One that is damaged counts as none."""
+        """Return a good copy of a blob, open; None where no layer has one. One that is damaged counts as none.
+
+        With pull-through, it is fetched first where a mirror gives it.
+        """
+        blob = await self.open_held(digest)
+        if blob is None and self.puller is not None and await self.puller.fetch_blob(digest):
+            blob = await self.open_held(digest)
+        return blob
+
+    async def open_held(self, digest: Digest) -> OpenBlob | None:
+        """Return a good copy of a blob that some layer has, open, or None."""
         lock = self._opening.setdefault(digest, asyncio.Lock())
         async with lock:  # a hundred clients that ask for what was never hashed have it hashed once
             return await self.call(functools.partial(self._open, digest))

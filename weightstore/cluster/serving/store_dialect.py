@@ -36,12 +36,14 @@ class StoreDialect:
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
         digest = Digest(request.match_info["hex"])
-        blob = await self._shelf.open(digest)
+        blob = await self._shelf.open_held(digest)
         if blob is None:
             document = (await self._shelf.call(self._make_index)).documents.get(digest)
             if document is not None:
                 headers = {"ETag": f'"{digest}"', "Cache-Control": IMMUTABLE}
                 return web.Response(body=document, headers=headers)
+            blob = await self._shelf.open(digest)
+        if blob is None:
             self._shelf.figures.blobs["miss"] += 1
             raise web.HTTPNotFound(text=f"{digest} is not here\n")
         self._shelf.figures.blobs["hit"] += 1
