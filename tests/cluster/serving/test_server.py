@@ -68,6 +68,25 @@ def test_the_log_tells_each_request_and_no_credential(start, shared):
     assert not any(secret in first + second for secret in ("s3cret", "hidden", "ada"))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /\xff HTTP/1.1",
+        b"GET /a\x00b HTTP/1.1",
+        b"nonsense",
+        b"GET * HTTP/1.1",
+        b"\x16\x03\x01",
+        b"GET /%zz HTTP/1.1",
+    ],
+)
+def test_what_is_no_request_is_refused_without_a_traceback(start, line, caplog):
+    host, port = start().url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.recv(1000).split()[1] in {b"400", b"404"}
+    assert "Traceback" not in caplog.text
+
+
 def test_metrics_count_requests_bytes_hits_and_misses(start, shared):
     digest = put(shared, DATA)
     url = start(has_metrics=True).url

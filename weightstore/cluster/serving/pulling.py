@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from weightstore.client import Client
 from weightstore.digest import Pin
-from weightstore.errors import WeightStoreError
+from weightstore.errors import SourceNotFound, WeightStoreError
 from weightstore.records import Wanted
 from weightstore.transfer.policy import blob_in
 from weightstore.transfer.progress import Silent
@@ -19,8 +19,6 @@ from weightstore.transfer.remote import RemoteFile
 from weightstore.transfer.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from weightstore.cluster.serving.shelf import Shelf
     from weightstore.digest import Digest
     from weightstore.landing import Obtained
@@ -101,7 +99,7 @@ class Puller:
 
     def _obtain(self, wanted: Wanted) -> Obtained | None:
         try:
-            obtained = self._client.obtainer.obtain(wanted, meter=_Notes(self._shelf.client.note), stop=self._stop)
+            obtained = self._client.obtainer.obtain(wanted, meter=Silent(), stop=self._stop)
         except WeightStoreError as error:
             self._refuse(wanted.name, error)
             return None
@@ -112,17 +110,9 @@ class Puller:
         return time.monotonic() - self._refused.get(name, float("-inf")) < _REFUSED_FOR_S
 
     def _refuse(self, name: str, error: WeightStoreError) -> None:
-        self._shelf.client.note(f"not pulled: {error}")
+        if not isinstance(error, SourceNotFound):
+            # Without the name, which a stranger chose: notes are told once each, and remembered for that.
+            self._shelf.client.note(f"could not be pulled: {getattr(error, 'reason', '') or type(error).__name__}")
         while len(self._refused) >= _REFUSALS:
             self._refused.pop(next(iter(self._refused)), None)
         self._refused[name] = time.monotonic()
-
-
-class _Notes(Silent):
-    """A meter that shows nothing, and passes notes on."""
-
-    def __init__(self, note: Callable[[str], None]) -> None:
-        self._note = note
-
-    def note(self, message: str) -> None:
-        self._note(message)

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+import logging
 import signal
 import ssl
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from weightstore.cluster.serving.figures import CONTENT_TYPE, SENT
 from weightstore.cluster.serving.front import Front
@@ -127,7 +129,9 @@ async def serve(
         InvalidConfig: the certificate cannot be used.
     """
     context = _tls(serving)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE_S, handle_signals=False)
+    logger = logging.getLogger("weightstore.serve")
+    logger.addFilter(_is_our_fault)
+    runner = web.AppRunner(app, access_log=None, logger=logger, shutdown_timeout=_GRACE_S, handle_signals=False)
     await runner.setup()
     try:
         site = web.TCPSite(runner, serving.host, serving.port, ssl_context=context, backlog=1024)
@@ -146,6 +150,11 @@ async def serve(
         await stop.wait()
     finally:
         await runner.cleanup()
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """Tell whether something is worth a traceback: what is no HTTP at all is answered with 400, and that is all."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 def _stopped_by_signals() -> asyncio.Event:
