@@ -50,7 +50,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "view": "Show the store to other libraries, in their layout.",
         "adopt": "Bring the caches of other libraries into the store.",
     },
-    "For others": {
+    "Mirrors": {
         "serve": "Serve the store over HTTP, read only.",
     },
     "Look after the store": {
