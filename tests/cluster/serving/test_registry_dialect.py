@@ -60,6 +60,16 @@ def test_manifests_are_served_by_tag_and_digest_and_name_what_they_are(start, th
     assert requests.get(f"{url}/v2/weights/blobs/{layer}", headers={"Range": "bytes=5-"}).content == DATA[5:]
 
 
+def test_the_index_lies_where_mirrors_in_registries_keep_it(start, three):
+    url = start().url
+    found = requests.get(f"{url}/v2/weights/manifests/weightstore-index")
+    assert found.content == requests.get(f"{url}/index.json").content
+    assert found.headers["Content-Type"] == "application/vnd.oci.image.index.v1+json"
+    by_digest = requests.get(f"{url}/v2/weights/manifests/{found.headers['Docker-Content-Digest']}")
+    assert by_digest.content == found.content
+    assert "weightstore-index" not in requests.get(f"{url}/v2/weights/tags/list").json()["tags"]
+
+
 def test_tags_come_in_pages(start, three):
     url = start().url
     first = requests.get(f"{url}/v2/weights/tags/list?n=2")

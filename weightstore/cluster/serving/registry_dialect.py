@@ -7,13 +7,14 @@ themselves.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, NoReturn
 
 from aiohttp import web
 
-from weightstore.cluster.index import MANIFEST_TYPE, index_of
+from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, index_of
 from weightstore.cluster.serving.sending import IMMUTABLE, send_blob
 from weightstore.digest import Digest
 from weightstore.errors import InvalidDigest
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from weightstore.records import Ref
 
 REPOSITORY = "weights"
+INDEX_TAG = "weightstore-index"
+"""Where mirrors in registries keep their index. No tag of weights, and not listed as one."""
 _API = {"Docker-Distribution-API-Version": "registry/2.0"}
 _NAME = "{name:[a-z0-9]+(?:[._/-]+[a-z0-9]+)*}"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -77,6 +80,10 @@ class RegistryDialect:
     async def _manifest(self, request: web.Request) -> web.Response:
         index = await self._index(request)
         reference = request.match_info["reference"]
+        whole = index.encode()
+        of_whole = Digest(hashlib.sha256(whole).hexdigest())
+        if reference in {INDEX_TAG, str(of_whole)}:
+            return _document(request, of_whole, whole, INDEX_TYPE)
         if _TAG.fullmatch(reference):
             digest = next((entry.manifest for entry in index.entries if entry.ref_name == reference), None)
         else:
