@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import re
 import signal
@@ -10,6 +11,8 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
@@ -165,6 +168,36 @@ def test_the_command_serves_until_a_signal_and_lets_a_download_end(shared, tmp_p
         assert process.wait(timeout=20) == 0
         assert " 200 31457280 " in process.stdout.read()
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_clients_and_files(shared, tmp_path, monkeypatch):
+    data = random.Random(7).randbytes(1 << 20) * 24
+    ref = record(shared, "https://example.org/a.pth", data)
+    monkeypatch.setenv("WEIGHTSTORE_STATE", str(tmp_path / "state"))
+    command = [sys.executable, "-m", "weightstore", "--home", str(shared.root), "serve", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        url = process.stderr.readline().split()[-1]
+
+        def fetch(_: int) -> str:
+            hasher = hashlib.sha256()
+            with requests.get(f"{url}/blobs/sha256/{ref.digest.hex}", stream=True, timeout=60) as answer:
+                for piece in answer.iter_content(1 << 16):
+                    hasher.update(piece)
+            return hasher.hexdigest()
+
+        assert fetch(0) == ref.digest.hex
+        before = _peak_bytes(process.pid)
+        with ThreadPoolExecutor(16) as pool:
+            assert set(pool.map(fetch, range(16))) == {ref.digest.hex}
+        grown = _peak_bytes(process.pid) - before
+        process.terminate()
+    assert grown < len(data)  # of sixteen times as much that was sent
+
+
+def _peak_bytes(pid: int) -> int:
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", text)[1]) * 1024
 
 
 def _is_listening(url: str) -> bool:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from urllib3.exceptions import ProtocolError
 
 from tests.cluster.serving.conftest import put, record
 from weightstore.client import Client
@@ -233,6 +234,18 @@ def test_many_clients_at_once_are_all_served_right(start, shared):
 
     with ThreadPoolExecutor(24) as pool:
         assert all(pool.map(fetch, range(24)))
+
+
+def test_a_file_that_is_shortened_while_it_is_sent_ends_the_connection(start, shared):
+    data = bytes(64 << 20)  # more than the buffers between the two hold
+    digest = put(shared, data)
+    with requests.get(f"{start().url}/blobs/sha256/{digest.hex}", stream=True, timeout=20) as answer:
+        answer.raw.read(1000)
+        shared.blob(digest).chmod(0o644)
+        os.truncate(shared.blob(digest), 40 << 20)
+        with pytest.raises(ProtocolError):
+            while answer.raw.read(1 << 20, decode_content=False):
+                pass
 
 
 def test_a_client_that_leaves_in_the_middle_disturbs_nobody(start, shared):

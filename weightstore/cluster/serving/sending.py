@@ -70,7 +70,7 @@ async def _send(request: web.Request, blob: OpenBlob, span: range) -> None:
     with io.FileIO(blob.fd, "rb", closefd=False) as file:
         try:
             # The kernel copies from the page cache to the socket; with TLS asyncio reads and writes in pieces.
-            await asyncio.get_running_loop().sendfile(transport, file, span.start, len(span))
+            sent = await asyncio.get_running_loop().sendfile(transport, file, span.start, len(span))
         except RuntimeError:
             if not transport.is_closing():
                 raise
@@ -78,6 +78,9 @@ async def _send(request: web.Request, blob: OpenBlob, span: range) -> None:
         finally:
             # sendfile leaves the position behind what was sent, whether it came to its end or not.
             request[SENT] = max(0, os.lseek(blob.fd, 0, os.SEEK_CUR) - span.start)
+    if sent != len(span):  # somebody shortened the file meanwhile: the next answer must not pass for its end
+        transport.abort()
+        raise ConnectionResetError("the file is shorter than it was")
 
 
 def _bare(response: web.StreamResponse, status: int) -> web.StreamResponse:
