@@ -225,10 +225,12 @@ def test_in_a_browser_nothing_hostile_runs_and_nothing_is_wider_than_a_telephone
 
     async def look() -> None:
         async with browser(page, tmp_path / "profile") as (run, call):
-            await call("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=True)
-            assert await run("return document.documentElement.scrollWidth") == 360
+            await call("Emulation.setDeviceMetricsOverride", width=320, height=800, deviceScaleFactor=1, mobile=True)
+            assert await run("return document.documentElement.scrollWidth") == 320
             assert await run("return document.querySelectorAll('script, img').length") == 1
             assert await run("return document.documentElement.classList.contains('live')") is True
+            sort = "const by = document.querySelector('select'); by.value = 3; by.dispatchEvent(new Event('change'));"
+            assert (await run(sort + "return document.querySelector('tbody th').firstChild.textContent")) == "Large"
             refused = (
                 "const s = document.createElement('script'); s.textContent = 'window.ran = 1'; document.body.append(s);"
             )

@@ -42,6 +42,16 @@
       else head.removeAttribute("aria-sort");
     });
   };
+  // Where rows are cards there are no heads to press.
+  const choice = document.createElement("select");
+  choice.setAttribute("aria-label", "Sort by");
+  heads.slice(0, 6).forEach((head, column) => choice.add(new Option(`by ${head.textContent.toLowerCase()}`, column)));
+  choice.addEventListener("change", () => {
+    const column = Number(choice.value);
+    sortBy(column, !(column > 1 && heads[column].classList.contains("number")));
+  });
+  search.after(choice);
+
   heads.forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
