@@ -187,7 +187,7 @@ def test_every_command_has_help_with_an_example(run):
     assert set(names) == {
         "prefetch", "path", "ls", "show", "search", "verify", "gc", "rm", "lock", "why", "init", "doctor", "config",
         "completion", "demo", "inspect", "convert", "run", "autoload", "check", "scan", "view", "adopt", "mirror",
-        "bundle", "have",
+        "bundle", "have", "serve",
     }  # fmt: skip
     for name in names:
         assert name in listed

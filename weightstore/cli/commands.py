@@ -54,6 +54,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "mirror": "Keep a mirror of weights, and fetch from one.",
         "bundle": "Carry weights over an air gap.",
         "have": "List what is here, for the other side.",
+        "serve": "Serve the store over HTTP, read only.",
     },
     "Look after the store": {
         "verify": "Hash every blob again, and repair.",

@@ -72,18 +72,20 @@ def _gather(client: Client, names: Sequence[str], locked: Path | None) -> list[W
 @shared_options("home", "json", "quiet")
 @click.pass_obj
 def index(settings: Settings) -> None:
-    """Write index.json, so that the store is an OCI image layout and tells what it has.
+    """Write index.json, so that the store is an OCI image layout and tells what it has, and index.html, to look at.
 
     Each checkpoint that a source is recorded of becomes an artifact with its name, licence and sources. skopeo and oras
     copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes.
     """
     from weightstore.cluster.index import build_index, write_index
+    from weightstore.cluster.page import page_of, write_page
     from weightstore.store.image import INDEX_NAME
 
     client = settings.client()
     layout = client.obtainer.writable()
     made = build_index(layout, client.catalogs.all())
     write_index(layout, made, receipts=client.receipts)
+    write_page(layout, page_of(client, only_here=True))
     path = layout.root / INDEX_NAME
     if settings.json:
         settings.print_json({"index": str(path), "entries": [_entry_as_json(entry) for entry in made.entries]})

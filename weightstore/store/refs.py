@@ -30,6 +30,16 @@ def read_ref(layout: Layout, source: Source) -> Ref | None:
     return _read(layout.ref(source))
 
 
+def read_ref_of_key(layout: Layout, key: str) -> Ref | None:
+    """Return what was recorded of the source with this key; None where nothing was, and of what is no key.
+
+    Raises:
+        InvalidRecord: as for :func:`read_ref`.
+    """
+    name = f"{key}.json"
+    return _read(layout.refs / name) if _NAME.fullmatch(name) else None
+
+
 def _read(path: Path) -> Ref | None:
     try:
         data = read_limited(path)

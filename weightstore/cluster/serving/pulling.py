@@ -1,0 +1,118 @@
+"""Pull-through: what no layer has is fetched when it is asked for, once for all, and then served as everything else."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from weightstore.client import Client
+from weightstore.digest import Pin
+from weightstore.errors import SourceNotFound, WeightStoreError
+from weightstore.records import Wanted
+from weightstore.transfer.policy import blob_in
+from weightstore.transfer.progress import Silent
+from weightstore.transfer.remote import RemoteFile
+from weightstore.transfer.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from weightstore.cluster.serving.shelf import Shelf
+    from weightstore.digest import Digest
+    from weightstore.landing import Obtained
+    from weightstore.source import Source
+    from weightstore.transfer.transport import Declared
+
+# Clients ask for optional files again and again: what was refused is not asked for anew so long, up to so many.
+_REFUSED_FOR_S = 60.0
+_REFUSALS = 10_000
+
+
+class Puller:
+    """Fetches by digest from the configured mirrors, and by source from the Hub. Nothing else can be asked for.
+
+    The Hub is asked without the token of the user who serves: what only they may see is not for all.
+    """
+
+    def __init__(self, shelf: Shelf) -> None:
+        config = shelf.client.config
+        self._shelf = shelf
+        self._client = Client(config.but(order=("layers", "origin"), retries=1, hub_token=None), note=shelf.client.note)
+        self._mirrors = config.mirrors if "mirrors" in config.order else ()
+        self._asks_origin = "origin" in config.order and not config.offline
+        self._threads = ThreadPoolExecutor(config.jobs, thread_name_prefix="pull")
+        self._fetching: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._refused: dict[str, float] = {}
+        self._stop = threading.Event()
+
+    def close(self) -> None:
+        """End what is being fetched. What has come so far is kept for the next time."""
+        self._stop.set()
+        self._client.obtainer.interrupt()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def fetch_blob(self, digest: Digest) -> bool:
+        """Fetch a blob from the first mirror that gives it; tell whether it is here now."""
+        if not self._mirrors:
+            return False
+        first, *others = (blob_in(mirror, digest) for mirror in self._mirrors)
+        return await self._fetch(Wanted(str(digest), first, Pin.of(digest), alternatives=tuple(others)))
+
+    async def fetch_file(self, source: Source) -> bool:
+        """Fetch a file of the Hub; tell whether it is here now."""
+        return self._asks_origin and await self._fetch(Wanted(source.display, source, Pin()))
+
+    async def look(self, source: Source) -> tuple[Declared, int] | None:
+        """Return what the Hub says of a file, and its size, without fetching it; None where it does not give it."""
+        if not self._asks_origin or self._is_refused(source.display):
+            return None
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._look, source)
+
+    def _look(self, source: Source) -> tuple[Declared, int] | None:
+        transports = self._client.obtainer.transports()
+        try:
+            file = RemoteFile(
+                source,
+                transport=transports.transport_for(source),
+                connections=transports.connections,
+                retry=RetryPolicy(attempts=1),
+                slow_s=self._client.config.read_timeout_s,
+                stop=self._stop,
+            )
+        except WeightStoreError as error:
+            self._refuse(source.display, error)
+            return None
+        return (file.declared, file.size) if file.declared is not None else None
+
+    async def _fetch(self, wanted: Wanted) -> bool:
+        lock = self._fetching.setdefault(wanted.name, asyncio.Lock())
+        async with lock:
+            if self._is_refused(wanted.name):
+                return False
+            # Who asked may leave: the fetch goes on, for whoever asks next.
+            obtained = await asyncio.get_running_loop().run_in_executor(self._threads, self._obtain, wanted)
+        if obtained is not None and obtained.via == "origin":  # and not brought by who asked just before
+            self._shelf.figures.blobs["pulled"] += 1
+        return obtained is not None
+
+    def _obtain(self, wanted: Wanted) -> Obtained | None:
+        try:
+            obtained = self._client.obtainer.obtain(wanted, meter=Silent(), stop=self._stop)
+        except WeightStoreError as error:
+            self._refuse(wanted.name, error)
+            return None
+        self._shelf.forget()
+        return obtained
+
+    def _is_refused(self, name: str) -> bool:
+        return time.monotonic() - self._refused.get(name, float("-inf")) < _REFUSED_FOR_S
+
+    def _refuse(self, name: str, error: WeightStoreError) -> None:
+        if not isinstance(error, SourceNotFound):
+            # Without the name, which a stranger chose: notes are told once each, and remembered for that.
+            self._shelf.client.note(f"could not be pulled: {getattr(error, 'reason', '') or type(error).__name__}")
+        while len(self._refused) >= _REFUSALS:
+            self._refused.pop(next(iter(self._refused)), None)
+        self._refused[name] = time.monotonic()
