@@ -54,6 +54,16 @@ def test_a_push_brings_what_is_missing_and_nothing_else(site: Site, run: Run, tm
     }
 
 
+def test_the_index_has_a_page_for_people(site: Site, run: Run) -> None:
+    run("prefetch", *ALL)
+    run("mirror", "index")
+    page = (site.home / "index.html").read_text()
+    for member in "ABC":
+        assert site.digest(member) in page
+    run("gc", "--grace", "0s", "-q")
+    assert (site.home / "index.html").read_text() == page
+
+
 def test_a_second_push_changes_nothing(site: Site, run: Run, tmp_path: Path) -> None:
     run("prefetch", *ALL)
     run("mirror", "push", "mirror", "--all")

@@ -6,8 +6,10 @@ import hashlib
 import http.client
 import os
 import random
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,10 +18,13 @@ from urllib3.exceptions import ProtocolError
 
 from tests.cluster.serving.conftest import put, record
 from weightstore.client import Client
-from weightstore.cluster.index import parse_index
+from weightstore.cluster.index import build_index, parse_index, write_index
+from weightstore.cluster.sign import sign_mirror, signing_with
 from weightstore.digest import Digest
+from weightstore.signing.document import SIGNATURE, SIGNED_INDEX
 from weightstore.source import Source
 from weightstore.store.layout import create_layout
+from weightstore.store.receipts import Receipts
 
 DATA = random.Random(1).randbytes(300_000)
 
@@ -256,3 +261,27 @@ def test_a_client_that_leaves_in_the_middle_disturbs_nobody(start, shared):
         with requests.get(f"{served.url}/blobs/sha256/{digest.hex}", stream=True) as answer:
             answer.raw.read(1000)
     assert len(requests.get(f"{served.url}/blobs/sha256/{digest.hex}").content) == len(data)
+
+
+def test_what_was_signed_is_served_and_believed(start, shared, config, tmp_path):
+    source = "https://models.invalid/net.pth"
+    record(shared, source, DATA)
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key], check=True)
+    receipts = Receipts(config.state)
+    write_index(shared, build_index(shared, []), receipts=receipts)
+    now = datetime.now(UTC)
+    expires = now + timedelta(hours=1)
+    sign_mirror(shared.root, make_signature=signing_with(key), now=now, expires=expires, receipts=receipts)
+    signers = tmp_path / "signers"
+    signers.write_text(f"site@example.org {key.with_suffix('.pub').read_text()}")
+    url = start().url
+    mine = config.but(home=tmp_path / "mine", mirrors=(Source(url),), allowed_signers=signers, order=("mirrors",))
+
+    assert Client(mine).path(source).read_bytes() == DATA
+
+
+def test_without_a_signature_nothing_is_signed(start, shared):
+    record(shared, "https://models.invalid/net.pth", DATA)
+    url = start().url
+    assert [requests.get(f"{url}/{name}").status_code for name in (SIGNED_INDEX, SIGNATURE)] == [404, 404]
