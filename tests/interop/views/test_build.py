@@ -324,6 +324,35 @@ def test_what_was_downloaded_into_the_old_view_while_the_new_one_was_built_is_ke
     assert os.listdir(root.parent) == ["hub"]
 
 
+def test_a_link_that_somebody_put_beside_a_view_under_our_name_is_not_followed(shelf, tmp_path):
+    root = tmp_path / "place" / "hub"
+    shelf.view("torch-hub", root)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.tex").write_bytes(b"thesis")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    beside = root.parent / f".hub.{place_of(this_process())}.{gone.pid}.01234567.view"
+    beside.symlink_to(tmp_path / "home")
+    recover(root)
+    assert (tmp_path / "home/thesis.tex").read_bytes() == b"thesis"
+    assert not (root / "thesis.tex").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_a_directory_that_somebody_else_put_beside_a_view_is_left_alone(shelf, tmp_path):
+    root = tmp_path / "place" / "hub"
+    shelf.view("torch-hub", root)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    beside = root.parent / f".hub.{place_of(this_process())}.{gone.pid}.01234567.view"
+    (beside / "hub/checkpoints").mkdir(parents=True)
+    (beside / "hub/checkpoints/planted.pth").write_bytes(b"planted")
+    os.chown(beside, 12345, 12345)
+    recover(root)
+    assert not (root / "hub/checkpoints/planted.pth").exists()
+    assert beside.is_dir()
+
+
 def test_an_unfinished_view_of_a_process_that_runs_is_left_alone(shelf, tmp_path):
     root = tmp_path / "place" / "hub"
     shelf.view("torch-hub", root)

@@ -95,11 +95,23 @@ def recover(directory: Path) -> None:
         if match is None or match["name"] != root.name[:100]:
             continue
         path = root.parent / name
+        if not _is_ours(path, root):
+            continue
         owner = Owner(here.host, int(match["pid"]), here.boot, here.pid_namespace)
         with writing_to(path), contextlib.suppress(FileNotFoundError):
             ours = match["place"] == place_of(here)
             if is_gone(owner) if ours else time.time() - path.stat().st_mtime > _FORGOTTEN_S:
                 _clear_away(path, root)
+
+
+def _is_ours(beside: Path, root: Path) -> bool:
+    """Tell whether we, or the view's owner for us, made a tree: beside a view in /tmp anybody may put one."""
+    try:
+        found = os.lstat(beside)
+        owners = {os.geteuid(), os.lstat(root).st_uid} if os.geteuid() == 0 and exists(root) else {os.geteuid()}
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in owners
 
 
 def _clear_away(beside: Path, root: Path) -> None:
