@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -448,3 +449,29 @@ def test_with_reflinks_files_stay_files_and_take_room_once(with_reflinks, tmp_pa
     file.write_bytes(b"trained further")
     assert one.layout.blob(digest_of(data)).read_bytes() == data
     assert statuses(one, cache) == {file.name: "written through"}
+
+
+def test_what_no_source_is_known_of_is_not_removed_to_save_room(shelf, home):
+    adopt(shelf, home)
+    layout = create_layout(shelf.config.home)
+    removals = plan_removals(take_inventory(layout, shelf.client.receipts), grace_s=0, max_size=0)
+    assert [one for one in removals if one.file.kind == "blob"] == [], "nothing else has these bytes"
+    assert (home / "hub/checkpoints" / NAME).read_bytes() == GOOD
+
+
+def test_what_a_source_is_known_of_may_be_removed_to_save_room(shelf, home):
+    shelf.put(f"https://h.example/{NAME}", GOOD)
+    adopt(shelf, home)
+    layout = create_layout(shelf.config.home)
+    removals = plan_removals(take_inventory(layout, shelf.client.receipts), grace_s=0, max_size=0)
+    assert [one.file.digest for one in removals if one.file.kind == "blob"] == [digest_of(GOOD)]
+
+
+def test_a_manifest_that_cannot_be_written_is_an_error_of_ours(shelf, home, monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("weightstore.interop.views.manifest.write_record", refused)
+    with pytest.raises(StoreError, match="cannot be written"):
+        adopt(shelf, home)
+    assert (home / "hub/checkpoints" / NAME).read_bytes() == GOOD

@@ -13,6 +13,7 @@ from weightstore.errors import InvalidRecord, StoreError
 from weightstore.interop.adopting.intake import Changed, name_content, opened, take_in
 from weightstore.interop.adopting.proof import judge
 from weightstore.interop.placing import place
+from weightstore.interop.views.directory import writing_to
 from weightstore.interop.views.manifest import (
     Manifest,
     Placement,
@@ -174,7 +175,8 @@ def carry_out(
                     yield done[-1]
         finally:
             if not keep:
-                _write_manifest(cache, done)
+                with writing_to(cache.root):
+                    _write_manifest(cache, done)
 
 
 def _carry_out(item: Item, client: Client, *, hard_link: bool, keep: bool) -> Item:
