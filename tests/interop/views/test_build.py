@@ -23,9 +23,11 @@ from weightstore.interop.views.directory import UNFINISHED
 from weightstore.interop.views.exchange import exchange
 from weightstore.interop.views.layouts import MANIFEST
 from weightstore.interop.views.manifest import Manifest, read_manifest, write_manifest
+from weightstore.source import Source
 from weightstore.store.layout import create_layout
 from weightstore.store.owner import place_of, this_process
 from weightstore.store.receipts import identity_of
+from weightstore.store.refs import forget_ref
 
 URL = "https://h.example/models/a.pth"
 NAME = "hub/checkpoints/a.pth"
@@ -322,6 +324,20 @@ def test_what_was_downloaded_into_the_old_view_while_the_new_one_was_built_is_ke
     recover(root)
     assert (root / "hub/checkpoints/late.pth").read_bytes() == b"late"
     assert os.listdir(root.parent) == ["hub"]
+
+
+@BESIDE
+@pytest.mark.parametrize("link", ["copy", "hardlink"])
+def test_a_name_that_leaves_the_view_is_not_removed_once_somebody_wrote_to_it(shelf, tmp_path, beside, link):
+    root = tmp_path / "hub"
+    shelf.put(URL, b"one")
+    shelf.view("torch-hub", root, link=link)
+    (root / NAME).chmod(0o644)
+    (root / NAME).write_bytes(b"fine-tuned")
+    forget_ref(shelf.layout, Source(URL))
+    built = shelf.view("torch-hub", root, link=link, beside=beside)
+    assert built.manifest.placements == ()
+    assert (root / NAME).read_bytes() == b"fine-tuned"
 
 
 def test_a_link_that_somebody_put_beside_a_view_under_our_name_is_not_followed(shelf, tmp_path):
