@@ -18,6 +18,7 @@ from tests.interop.shelf import Shelf, digest_of, tree
 from tests.soak.test_places import EVE, as_user
 from weightstore.config import Config
 from weightstore.errors import InvalidRecord, StoreError
+from weightstore.interop.views import build
 from weightstore.interop.views.build import recover
 from weightstore.interop.views.directory import UNFINISHED
 from weightstore.interop.views.exchange import exchange
@@ -338,6 +339,29 @@ def test_a_name_that_leaves_the_view_is_not_removed_once_somebody_wrote_to_it(sh
     built = shelf.view("torch-hub", root, link=link, beside=beside)
     assert built.manifest.placements == ()
     assert (root / NAME).read_bytes() == b"fine-tuned"
+
+
+def test_what_a_program_makes_in_the_old_view_while_it_is_removed_is_kept(shelf, tmp_path, monkeypatch):
+    shelf.put(URL, b"one")
+    root = tmp_path / "place" / "hub"
+    shelf.view("torch-hub", root)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    beside = root.parent / f".hub.{place_of(this_process())}.{gone.pid}.01234567.view"
+    subprocess.run(["cp", "-a", str(root), str(beside)], check=True)
+    look = build.left_over
+
+    def looked_at(*arguments):
+        (beside / "hub/checkpoints/late.pth").write_bytes(b"late")
+        return look(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "left_over", looked_at)
+        recover(root)
+    recover(root)
+    assert (root / "hub/checkpoints/late.pth").read_bytes() == b"late"
+    assert (root / NAME).read_bytes() == b"one"
+    assert os.listdir(root.parent) == ["hub"]
 
 
 def test_a_link_that_somebody_put_beside_a_view_under_our_name_is_not_followed(shelf, tmp_path):
