@@ -475,3 +475,22 @@ def test_a_manifest_that_cannot_be_written_is_an_error_of_ours(shelf, home, monk
     with pytest.raises(StoreError, match="cannot be written"):
         adopt(shelf, home)
     assert (home / "hub/checkpoints" / NAME).read_bytes() == GOOD
+
+
+def test_what_no_source_is_known_of_enters_our_own_store_whatever_a_layer_has(shelf, home, tmp_path):
+    other = tmp_path / "elsewhere" / "hub/checkpoints"
+    other.mkdir(parents=True)
+    (other / NAME).write_bytes(GOOD)
+    adopt(shelf, tmp_path / "elsewhere")
+    layered = Shelf(shelf.config.but(home=tmp_path / "mine", layers=(shelf.config.home,)), shelf.layout)
+    adopt(layered, home)
+    subprocess.run(["rm", "-rf", str(shelf.config.home)], check=True)
+    assert (home / "hub/checkpoints" / NAME).read_bytes() == GOOD, "the layer is gone"
+
+
+def test_a_file_that_goes_away_before_it_is_noted_is_no_failure(shelf, home):
+    adopt(shelf, home, hard_link=True)
+    items = look(shelf, home)
+    (home / "hub/checkpoints" / NAME).unlink()
+    done = {item.candidate.name: item for item in carry_out(items, client=shelf.client, hard_link=True)}
+    assert done[NAME].placement is None

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from weightstore.interop.placing import Placed
     from weightstore.records import Identity
     from weightstore.store.blobs import OpenBlob
+    from weightstore.store.layers import Hit
     from weightstore.store.layout import Layout
 
 Status: TypeAlias = Literal["adopt", "adopted", "present", "wrong", "unknown", "skipped", "left"]
@@ -140,7 +141,7 @@ def _examine(
     if verdict.answer != "proven":
         status: Status = "wrong" if verdict.answer == "refuted" else "unknown"
         return Item(cache, candidate, status, verdict.reason, digest, identity)
-    hit = client.obtainer.find(digest)
+    hit = _hit(digest, verdict.sources, client)
     item = Item(cache, candidate, "adopt", verdict.by, digest, identity, verdict.sources, is_stored=hit is not None)
     if hit is None:
         return item
@@ -148,6 +149,19 @@ def _examine(
         is_blob = (blob.stat.st_dev, blob.stat.st_ino) == (found.st_dev, found.st_ino)
     is_placed = before is not None and before.digest == digest and before.placed in {"reflink", "copy"}
     return replace(item, status="present") if is_blob or is_placed else item
+
+
+def _hit(digest: Digest, sources: Iterable[Source], client: Client) -> Hit | None:
+    """Look for a blob that may take the file's place.
+
+    A layer that is not ours may go away: a node's disk is emptied after a job. Where no source is known to fetch the
+    content from again, our own store has to have it.
+    """
+    hit = client.obtainer.find(digest)
+    if hit is None or hit.layer.writable or any(source.scheme != "file" for source in sources):
+        return hit
+    hit.blob.close()
+    return None
 
 
 def carry_out(
@@ -187,7 +201,7 @@ def _carry_out(item: Item, client: Client, *, hard_link: bool, keep: bool) -> It
     layout = client.obtainer.writable()
     try:
         placed: Placed | None = None
-        hit = client.obtainer.find(item.digest)
+        hit = _hit(item.digest, item.sources, client)
         if hit is None:
             path, how = take_in(
                 item.path,
@@ -267,8 +281,11 @@ def _placement_of(item: Item) -> Placement | None:
         except OSError:
             return None  # its blob is gone
         return replace(_placed(item, "symlink"), size=size)
-    shares = item.path.stat().st_nlink > 1
-    return _placed(item, "hardlink" if shares else "reflink")
+    try:
+        shares = item.path.stat().st_nlink > 1
+        return _placed(item, "hardlink" if shares else "reflink")
+    except OSError:
+        return None  # removed this moment
 
 
 def _write_manifest(cache: Cache, done: Iterable[Item]) -> None:
