@@ -22,6 +22,7 @@ from weightstore.interop.views import build
 from weightstore.interop.views.build import recover
 from weightstore.interop.views.directory import UNFINISHED
 from weightstore.interop.views.exchange import exchange
+from weightstore.interop.views.holdings import opener
 from weightstore.interop.views.layouts import MANIFEST
 from weightstore.interop.views.manifest import Manifest, read_manifest, write_manifest
 from weightstore.source import Source
@@ -362,6 +363,22 @@ def test_what_a_program_makes_in_the_old_view_while_it_is_removed_is_kept(shelf,
     assert (root / "hub/checkpoints/late.pth").read_bytes() == b"late"
     assert (root / NAME).read_bytes() == b"one"
     assert os.listdir(root.parent) == ["hub"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no second file system")
+def test_a_view_in_which_a_file_system_is_mounted_stays_where_it_is(shelf, tmp_path):
+    shelf.put(URL, b"one")
+    root = tmp_path / "hub"
+    shelf.view("torch-hub", root)
+    (root / "data").mkdir()
+    inode = root.stat().st_ino
+    client = shelf.client
+    decision = shelf.decide("torch-hub", root)
+    mounted = {**decision.found.directories, "data": os.stat("/dev/shm")}
+    decision = replace(decision, found=replace(decision.found, directories=mounted))
+    built = build.build(decision, open_blob=opener(client), receipts=client.receipts)
+    assert built.how == "name by name"
+    assert root.stat().st_ino == inode
 
 
 def test_a_link_that_somebody_put_beside_a_view_under_our_name_is_not_followed(shelf, tmp_path):

@@ -174,6 +174,8 @@ def _bring_over(source: Path, found: os.stat_result, target: Path, *, is_ours: b
 
 def _build_beside(decision: Decision, open_blob: Open, receipts: Receipts) -> Manifest:
     root = decision.root
+    if any(found.st_dev != os.stat(root).st_dev for found in decision.found.directories.values()):
+        raise _CannotBeside  # what is mounted inside would go with the old view
     beside = _make_beside(root)
     try:
         manifest = _fill(decision, beside, open_blob, receipts)
