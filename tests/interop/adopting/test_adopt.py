@@ -19,11 +19,12 @@ from tests.interop.views.test_check import statuses
 from tests.interop.views.test_libraries import saved
 from tests.servers.hub import HubServer
 from weightstore.config import Config
-from weightstore.errors import StoreError
+from weightstore.errors import InvalidRecord, StoreError
 from weightstore.interop.adopting.adopt import Item, carry_out, examine
 from weightstore.interop.adopting.caches import find_caches
 from weightstore.interop.adopting.proof import gather_claims
 from weightstore.interop.views.holdings import believed
+from weightstore.interop.views.layouts import MANIFEST
 from weightstore.interop.views.manifest import read_manifest
 from weightstore.source import Source
 from weightstore.store.gc import plan_removals, take_inventory
@@ -494,3 +495,16 @@ def test_a_file_that_goes_away_before_it_is_noted_is_no_failure(shelf, home):
     (home / "hub/checkpoints" / NAME).unlink()
     done = {item.candidate.name: item for item in carry_out(items, client=shelf.client, hard_link=True)}
     assert done[NAME].placement is None
+
+
+def test_a_manifest_of_a_newer_version_is_not_written_over(shelf, home):
+    adopt(shelf, home)
+    manifest = home / MANIFEST
+    newer = manifest.read_bytes().replace(b'"version": 1', b'"version": 2')
+    manifest.write_bytes(newer)
+    more = home / f"hub/checkpoints/more-{digest_of(b'more').hex[:8]}.pth"
+    more.write_bytes(b"more")
+    with pytest.raises(InvalidRecord, match="version 2"):
+        adopt(shelf, home)
+    assert manifest.read_bytes() == newer
+    assert not more.is_symlink()

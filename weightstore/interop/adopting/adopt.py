@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from weightstore.digest import Digest
-from weightstore.errors import InvalidRecord, StoreError
+from weightstore.errors import StoreError
 from weightstore.interop.adopting.intake import Changed, name_content, opened, take_in
 from weightstore.interop.adopting.proof import judge
 from weightstore.interop.placing import place
@@ -76,7 +76,11 @@ class Item:
 def examine(
     caches: Iterable[Cache], *, client: Client, known: Known, on_bytes: Callable[[int], None]
 ) -> Iterator[Item]:
-    """Yield every file of the caches, once, with what is to be done with it. Changes nothing but receipts."""
+    """Yield every file of the caches, once, with what is to be done with it. Changes nothing but receipts.
+
+    Raises:
+        InvalidRecord: a cache has a manifest that cannot be read, of a newer version perhaps: it is not written over.
+    """
     seen: set[Path] = set()
     for cache in caches:
         before = _placements(cache.root)
@@ -92,10 +96,7 @@ def examine(
 
 
 def _placements(root: Path) -> dict[str, Placement]:
-    try:
-        manifest = read_manifest(root)
-    except InvalidRecord:
-        return {}
+    manifest = read_manifest(root)
     return {one.path: one for one in manifest.placements if is_as_made(root, one)} if manifest is not None else {}
 
 
@@ -289,10 +290,7 @@ def _placement_of(item: Item) -> Placement | None:
 
 
 def _write_manifest(cache: Cache, done: Iterable[Item]) -> None:
-    try:
-        old = read_manifest(cache.root)
-    except InvalidRecord:
-        old = None
+    old = read_manifest(cache.root)
     known = {one.path: one for one in old.placements if is_as_made(cache.root, one)} if old is not None else {}
     new = {item.placement.path: item.placement for item in done if item.placement is not None}
     for path, placement in new.items():
