@@ -85,3 +85,12 @@ def test_a_file_that_cannot_be_replaced_is_left_and_exits_with_8(site, run, home
         assert run("adopt", home, code=8).stdout.startswith("left ")
     finally:
         (home / "hub/checkpoints").chmod(0o755)
+
+
+def test_names_are_shown_without_what_a_terminal_would_obey(site, run, home):
+    (home / "hub/checkpoints/x\x1b]0;title\x07.pth").write_bytes(b"x")
+    (home / "hub/checkpoints/y\nadopted z.pth").write_bytes(b"y")
+    shown = run("adopt", "-n", home).stdout
+    assert "\x1b" not in shown
+    assert "x\\x1b]0;title\\x07.pth" in shown
+    assert len(shown.splitlines()) == 3

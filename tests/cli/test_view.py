@@ -126,3 +126,12 @@ def test_a_list_of_views_that_cannot_be_read_costs_nothing_but_the_note(site, ru
 
 def test_a_directory_that_is_no_view_cannot_be_checked(site, run, tmp_path):
     assert "is no view" in run("view", "check", tmp_path, code=8).stderr
+
+
+def test_a_message_shows_names_without_what_a_terminal_would_obey(site, run, tmp_path):
+    run("prefetch", "Small_Weights.A")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/x\x1b]0;title\x07.pth").write_bytes(b"x")
+    told = run("view", "torch-hub", "theirs", code=8).stderr
+    assert "\x1b" not in told
+    assert "x\\x1b]0;title\\x07.pth" in told

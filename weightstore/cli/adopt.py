@@ -129,12 +129,14 @@ def _known(client: Client, settings: Settings, locked: tuple[Path, ...]) -> Know
 
 
 def _print(settings: Settings, items: Sequence[Item], *, keep: bool) -> None:
+    from weightstore.cli.terminal import printable
+
     for item in items:
         if item.status == "present":
             continue
         size = units.size(item.candidate.size)
         by = f"by {item.detail}" if item.status in {"adopt", "adopted"} else item.detail
-        click.echo(f"{item.status:<8} {item.path}  {size}  {by}")
+        click.echo(printable(f"{item.status:<8} {item.path}  {size}  {by}"))
     counted = {status: [item for item in items if item.status == status] for status in _TOLD}
     told = [f"{len(found)} {_TOLD[status]}" for status, found in counted.items() if found]
     settings.say(f"{units.count(len(items), 'file')}: {', '.join(told) or 'nothing to adopt'}")

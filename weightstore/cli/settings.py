@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from weightstore.cli.terminal import can_move_its_cursor
+from weightstore.cli.terminal import can_move_its_cursor, printable
 
 if TYPE_CHECKING:
     from weightstore.client import Client
@@ -55,7 +55,7 @@ class Settings:
     def say(self, message: str) -> None:
         """Tell something on standard error, unless --quiet."""
         if not self.quiet:
-            self._print(message)
+            self._print(_printable(message))
 
     def note(self, message: str) -> None:
         """Tell something worth knowing that is no error."""
@@ -63,7 +63,7 @@ class Settings:
 
     def complain(self, message: str) -> None:
         """Tell an error, --quiet or not."""
-        self._print(f"error: {message}")
+        self._print(_printable(f"error: {message}"))
 
     def fail(self, error: WeightStoreError) -> None:
         """Tell the error that ends the command; with --json in the object that was promised as well."""
@@ -87,6 +87,11 @@ class Settings:
     def is_live(self) -> bool:
         """Whether progress can be drawn: standard error is a terminal that can move its cursor."""
         return not self.quiet and sys.stderr.isatty() and can_move_its_cursor()
+
+
+def _printable(message: str) -> str:
+    """Return a message without what a terminal would obey: it may quote a name that anybody gave a file."""
+    return "\n".join(map(printable, message.split("\n")))
 
 
 def described(error: WeightStoreError) -> dict[str, object]:

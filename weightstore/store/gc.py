@@ -60,8 +60,9 @@ class File:
 class Inventory:
     """What a store holds at one moment, by its own file system's clock.
 
-    ``derived_from`` tells of which blob another one is a conversion: what names the one keeps both.
-    ``documents`` are the manifests and configs that index.json names: never removed while it does.
+    ``derived_from`` tells of which blob another one is a conversion: what names the one keeps both. ``documents`` are
+    the manifests and configs that index.json names: never removed while it does. ``only_here`` are adopted blobs of
+    which no source is known but the file that they were: that may be a link to the blob by now.
     """
 
     now: float
@@ -70,6 +71,7 @@ class Inventory:
     refs_are_readable: bool = True
     derived_from: Mapping[Digest, Digest] = field(default_factory=dict)
     documents: frozenset[Digest] = frozenset()
+    only_here: frozenset[Digest] = frozenset()
 
     @property
     def blob_bytes(self) -> int:
@@ -89,16 +91,20 @@ def take_inventory(layout: Layout, receipts: Receipts) -> Inventory:
     now = file_time(layout)
     files = [*_blobs(layout, receipts), *_parts(layout), *_others(layout)]
     refs = list(list_refs(layout))
-    named = {ref.digest for ref in refs if not isinstance(ref, InvalidRecord)}
+    good = [ref for ref in refs if not isinstance(ref, InvalidRecord)]
+    named = {ref.digest for ref in good}
+    fetchable = {ref.digest for ref in good if ref.via != "adopted" or ref.source.scheme != "file"}
     # A ref that we cannot read, of a newer version perhaps, may name any blob.
-    readable = not any(isinstance(ref, InvalidRecord) for ref in refs)
+    readable = len(good) == len(refs)
     documents: frozenset[Digest] = frozenset()
     try:
         documents = image_documents(layout)
     except InvalidRecord:
         readable = False  # and so may an index
     derived_from = {one.digest: one.source for one in list_derived(layout)}
-    return Inventory(now, tuple(files), frozenset(named), readable, derived_from, documents)
+    return Inventory(
+        now, tuple(files), frozenset(named), readable, derived_from, documents, frozenset(named - fetchable)
+    )
 
 
 def _file(kind: Kind, path: Path, found: os.stat_result, *, used_at: float | None = None) -> File:
@@ -157,7 +163,7 @@ def plan_removals(
 
     ``keep`` are digests named by lockfiles: never removed. Nothing written or used within ``grace_s`` seconds is
     removed, and no part whose owner is provably running. ``max_size`` bounds the blobs' bytes in total; it too respects
-    ``keep`` and the grace period, so it may not be reached.
+    ``keep`` and the grace period, and spares what could not be fetched again, so it may not be reached.
     """
     removals = []
     for file in inventory.files:
@@ -168,13 +174,12 @@ def plan_removals(
         gone = {removal.file.path for removal in removals}
         left = [file for file in inventory.files if file.kind == "blob" and file.path not in gone]
         excess = sum(file.size for file in left) - max_size
+        spared = keep | inventory.only_here
         for file in sorted(left, key=lambda file: file.used_at):
             if excess <= 0:
                 break
-            if (
-                file.digest in keep | inventory.documents
-                or inventory.now - max(file.used_at, file.written_at) < grace_s
-            ):
+            is_young = inventory.now - max(file.used_at, file.written_at) < grace_s
+            if file.digest in spared | inventory.documents or is_young:
                 continue
             removals.append(Removal(file, "least recently used, beyond the size limit"))
             excess -= file.size

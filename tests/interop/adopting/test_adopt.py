@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -18,11 +19,12 @@ from tests.interop.views.test_check import statuses
 from tests.interop.views.test_libraries import saved
 from tests.servers.hub import HubServer
 from weightstore.config import Config
-from weightstore.errors import StoreError
+from weightstore.errors import InvalidRecord, StoreError
 from weightstore.interop.adopting.adopt import Item, carry_out, examine
 from weightstore.interop.adopting.caches import find_caches
 from weightstore.interop.adopting.proof import gather_claims
 from weightstore.interop.views.holdings import believed
+from weightstore.interop.views.layouts import MANIFEST
 from weightstore.interop.views.manifest import read_manifest
 from weightstore.source import Source
 from weightstore.store.gc import plan_removals, take_inventory
@@ -448,3 +450,61 @@ def test_with_reflinks_files_stay_files_and_take_room_once(with_reflinks, tmp_pa
     file.write_bytes(b"trained further")
     assert one.layout.blob(digest_of(data)).read_bytes() == data
     assert statuses(one, cache) == {file.name: "written through"}
+
+
+def test_what_no_source_is_known_of_is_not_removed_to_save_room(shelf, home):
+    adopt(shelf, home)
+    layout = create_layout(shelf.config.home)
+    removals = plan_removals(take_inventory(layout, shelf.client.receipts), grace_s=0, max_size=0)
+    assert [one for one in removals if one.file.kind == "blob"] == [], "nothing else has these bytes"
+    assert (home / "hub/checkpoints" / NAME).read_bytes() == GOOD
+
+
+def test_what_a_source_is_known_of_may_be_removed_to_save_room(shelf, home):
+    shelf.put(f"https://h.example/{NAME}", GOOD)
+    adopt(shelf, home)
+    layout = create_layout(shelf.config.home)
+    removals = plan_removals(take_inventory(layout, shelf.client.receipts), grace_s=0, max_size=0)
+    assert [one.file.digest for one in removals if one.file.kind == "blob"] == [digest_of(GOOD)]
+
+
+def test_a_manifest_that_cannot_be_written_is_an_error_of_ours(shelf, home, monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("weightstore.interop.views.manifest.write_record", refused)
+    with pytest.raises(StoreError, match="cannot be written"):
+        adopt(shelf, home)
+    assert (home / "hub/checkpoints" / NAME).read_bytes() == GOOD
+
+
+def test_what_no_source_is_known_of_enters_our_own_store_whatever_a_layer_has(shelf, home, tmp_path):
+    other = tmp_path / "elsewhere" / "hub/checkpoints"
+    other.mkdir(parents=True)
+    (other / NAME).write_bytes(GOOD)
+    adopt(shelf, tmp_path / "elsewhere")
+    layered = Shelf(shelf.config.but(home=tmp_path / "mine", layers=(shelf.config.home,)), shelf.layout)
+    adopt(layered, home)
+    subprocess.run(["rm", "-rf", str(shelf.config.home)], check=True)
+    assert (home / "hub/checkpoints" / NAME).read_bytes() == GOOD, "the layer is gone"
+
+
+def test_a_file_that_goes_away_before_it_is_noted_is_no_failure(shelf, home):
+    adopt(shelf, home, hard_link=True)
+    items = look(shelf, home)
+    (home / "hub/checkpoints" / NAME).unlink()
+    done = {item.candidate.name: item for item in carry_out(items, client=shelf.client, hard_link=True)}
+    assert done[NAME].placement is None
+
+
+def test_a_manifest_of_a_newer_version_is_not_written_over(shelf, home):
+    adopt(shelf, home)
+    manifest = home / MANIFEST
+    newer = manifest.read_bytes().replace(b'"version": 1', b'"version": 2')
+    manifest.write_bytes(newer)
+    more = home / f"hub/checkpoints/more-{digest_of(b'more').hex[:8]}.pth"
+    more.write_bytes(b"more")
+    with pytest.raises(InvalidRecord, match="version 2"):
+        adopt(shelf, home)
+    assert manifest.read_bytes() == newer
+    assert not more.is_symlink()

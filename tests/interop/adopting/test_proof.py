@@ -33,6 +33,16 @@ def verdict(name: str, *, catalogs=(), refs=(), lockfiles=None, digest=DIGEST, f
     return judge(Candidate(name, name, STAT, **facts), digest=digest, git_id=GIT, known=known, folder=folder)
 
 
+def test_a_forged_beginning_of_a_digest_is_refuted_by_who_knows_the_whole():
+    name = f"tiny-{DIGEST.hex[:8]}.pth"
+    whole = DIGEST.hex[:8] + "0" * 56
+    refuted = verdict(name, catalogs=[catalog("x", f"https://h.example/{name}", whole)])
+    assert refuted.answer == "refuted"
+    assert f"says sha256:{whole}" in refuted.reason
+    others = verdict(name, catalogs=[catalog("x", f"https://h.example/{name}", "f" * 64)])
+    assert others.answer == "proven", "another file of that name says nothing of this one"
+
+
 def test_the_digest_in_a_name_proves_and_refutes():
     assert verdict(f"tiny-{DIGEST.hex[:8]}.pth").answer == "proven"
     refuted = verdict("tiny-deadbeef.pth")

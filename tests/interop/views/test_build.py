@@ -18,14 +18,18 @@ from tests.interop.shelf import Shelf, digest_of, tree
 from tests.soak.test_places import EVE, as_user
 from weightstore.config import Config
 from weightstore.errors import InvalidRecord, StoreError
+from weightstore.interop.views import build
 from weightstore.interop.views.build import recover
 from weightstore.interop.views.directory import UNFINISHED
 from weightstore.interop.views.exchange import exchange
+from weightstore.interop.views.holdings import opener
 from weightstore.interop.views.layouts import MANIFEST
 from weightstore.interop.views.manifest import Manifest, read_manifest, write_manifest
+from weightstore.source import Source
 from weightstore.store.layout import create_layout
 from weightstore.store.owner import place_of, this_process
 from weightstore.store.receipts import identity_of
+from weightstore.store.refs import forget_ref
 
 URL = "https://h.example/models/a.pth"
 NAME = "hub/checkpoints/a.pth"
@@ -322,6 +326,88 @@ def test_what_was_downloaded_into_the_old_view_while_the_new_one_was_built_is_ke
     recover(root)
     assert (root / "hub/checkpoints/late.pth").read_bytes() == b"late"
     assert os.listdir(root.parent) == ["hub"]
+
+
+@BESIDE
+@pytest.mark.parametrize("link", ["copy", "hardlink"])
+def test_a_name_that_leaves_the_view_is_not_removed_once_somebody_wrote_to_it(shelf, tmp_path, beside, link):
+    root = tmp_path / "hub"
+    shelf.put(URL, b"one")
+    shelf.view("torch-hub", root, link=link)
+    (root / NAME).chmod(0o644)
+    (root / NAME).write_bytes(b"fine-tuned")
+    forget_ref(shelf.layout, Source(URL))
+    built = shelf.view("torch-hub", root, link=link, beside=beside)
+    assert built.manifest.placements == ()
+    assert (root / NAME).read_bytes() == b"fine-tuned"
+
+
+def test_what_a_program_makes_in_the_old_view_while_it_is_removed_is_kept(shelf, tmp_path, monkeypatch):
+    shelf.put(URL, b"one")
+    root = tmp_path / "place" / "hub"
+    shelf.view("torch-hub", root)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    beside = root.parent / f".hub.{place_of(this_process())}.{gone.pid}.01234567.view"
+    subprocess.run(["cp", "-a", str(root), str(beside)], check=True)
+    look = build.left_over
+
+    def looked_at(*arguments):
+        (beside / "hub/checkpoints/late.pth").write_bytes(b"late")
+        return look(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "left_over", looked_at)
+        recover(root)
+    recover(root)
+    assert (root / "hub/checkpoints/late.pth").read_bytes() == b"late"
+    assert (root / NAME).read_bytes() == b"one"
+    assert os.listdir(root.parent) == ["hub"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no second file system")
+def test_a_view_in_which_a_file_system_is_mounted_stays_where_it_is(shelf, tmp_path):
+    shelf.put(URL, b"one")
+    root = tmp_path / "hub"
+    shelf.view("torch-hub", root)
+    (root / "data").mkdir()
+    inode = root.stat().st_ino
+    client = shelf.client
+    decision = shelf.decide("torch-hub", root)
+    mounted = {**decision.found.directories, "data": os.stat("/dev/shm")}
+    decision = replace(decision, found=replace(decision.found, directories=mounted))
+    built = build.build(decision, open_blob=opener(client), receipts=client.receipts)
+    assert built.how == "name by name"
+    assert root.stat().st_ino == inode
+
+
+def test_a_link_that_somebody_put_beside_a_view_under_our_name_is_not_followed(shelf, tmp_path):
+    root = tmp_path / "place" / "hub"
+    shelf.view("torch-hub", root)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.tex").write_bytes(b"thesis")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    beside = root.parent / f".hub.{place_of(this_process())}.{gone.pid}.01234567.view"
+    beside.symlink_to(tmp_path / "home")
+    recover(root)
+    assert (tmp_path / "home/thesis.tex").read_bytes() == b"thesis"
+    assert not (root / "thesis.tex").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory to somebody else")
+def test_a_directory_that_somebody_else_put_beside_a_view_is_left_alone(shelf, tmp_path):
+    root = tmp_path / "place" / "hub"
+    shelf.view("torch-hub", root)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    beside = root.parent / f".hub.{place_of(this_process())}.{gone.pid}.01234567.view"
+    (beside / "hub/checkpoints").mkdir(parents=True)
+    (beside / "hub/checkpoints/planted.pth").write_bytes(b"planted")
+    os.chown(beside, 12345, 12345)
+    recover(root)
+    assert not (root / "hub/checkpoints/planted.pth").exists()
+    assert beside.is_dir()
 
 
 def test_an_unfinished_view_of_a_process_that_runs_is_left_alone(shelf, tmp_path):

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from weightstore.digest import Digest
-from weightstore.errors import InvalidRecord, StoreError
+from weightstore.errors import StoreError
 from weightstore.interop.adopting.intake import Changed, name_content, opened, take_in
 from weightstore.interop.adopting.proof import judge
 from weightstore.interop.placing import place
+from weightstore.interop.views.directory import writing_to
 from weightstore.interop.views.manifest import (
     Manifest,
     Placement,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from weightstore.interop.placing import Placed
     from weightstore.records import Identity
     from weightstore.store.blobs import OpenBlob
+    from weightstore.store.layers import Hit
     from weightstore.store.layout import Layout
 
 Status: TypeAlias = Literal["adopt", "adopted", "present", "wrong", "unknown", "skipped", "left"]
@@ -74,7 +76,11 @@ class Item:
 def examine(
     caches: Iterable[Cache], *, client: Client, known: Known, on_bytes: Callable[[int], None]
 ) -> Iterator[Item]:
-    """Yield every file of the caches, once, with what is to be done with it. Changes nothing but receipts."""
+    """Yield every file of the caches, once, with what is to be done with it. Changes nothing but receipts.
+
+    Raises:
+        InvalidRecord: a cache has a manifest that cannot be read, of a newer version perhaps: it is not written over.
+    """
     seen: set[Path] = set()
     for cache in caches:
         before = _placements(cache.root)
@@ -90,10 +96,7 @@ def examine(
 
 
 def _placements(root: Path) -> dict[str, Placement]:
-    try:
-        manifest = read_manifest(root)
-    except InvalidRecord:
-        return {}
+    manifest = read_manifest(root)
     return {one.path: one for one in manifest.placements if is_as_made(root, one)} if manifest is not None else {}
 
 
@@ -139,7 +142,7 @@ def _examine(
     if verdict.answer != "proven":
         status: Status = "wrong" if verdict.answer == "refuted" else "unknown"
         return Item(cache, candidate, status, verdict.reason, digest, identity)
-    hit = client.obtainer.find(digest)
+    hit = _hit(digest, verdict.sources, client)
     item = Item(cache, candidate, "adopt", verdict.by, digest, identity, verdict.sources, is_stored=hit is not None)
     if hit is None:
         return item
@@ -147,6 +150,19 @@ def _examine(
         is_blob = (blob.stat.st_dev, blob.stat.st_ino) == (found.st_dev, found.st_ino)
     is_placed = before is not None and before.digest == digest and before.placed in {"reflink", "copy"}
     return replace(item, status="present") if is_blob or is_placed else item
+
+
+def _hit(digest: Digest, sources: Iterable[Source], client: Client) -> Hit | None:
+    """Look for a blob that may take the file's place.
+
+    A layer that is not ours may go away: a node's disk is emptied after a job. Where no source is known to fetch the
+    content from again, our own store has to have it.
+    """
+    hit = client.obtainer.find(digest)
+    if hit is None or hit.layer.writable or any(source.scheme != "file" for source in sources):
+        return hit
+    hit.blob.close()
+    return None
 
 
 def carry_out(
@@ -174,7 +190,8 @@ def carry_out(
                     yield done[-1]
         finally:
             if not keep:
-                _write_manifest(cache, done)
+                with writing_to(cache.root):
+                    _write_manifest(cache, done)
 
 
 def _carry_out(item: Item, client: Client, *, hard_link: bool, keep: bool) -> Item:
@@ -185,7 +202,7 @@ def _carry_out(item: Item, client: Client, *, hard_link: bool, keep: bool) -> It
     layout = client.obtainer.writable()
     try:
         placed: Placed | None = None
-        hit = client.obtainer.find(item.digest)
+        hit = _hit(item.digest, item.sources, client)
         if hit is None:
             path, how = take_in(
                 item.path,
@@ -265,15 +282,15 @@ def _placement_of(item: Item) -> Placement | None:
         except OSError:
             return None  # its blob is gone
         return replace(_placed(item, "symlink"), size=size)
-    shares = item.path.stat().st_nlink > 1
-    return _placed(item, "hardlink" if shares else "reflink")
+    try:
+        shares = item.path.stat().st_nlink > 1
+        return _placed(item, "hardlink" if shares else "reflink")
+    except OSError:
+        return None  # removed this moment
 
 
 def _write_manifest(cache: Cache, done: Iterable[Item]) -> None:
-    try:
-        old = read_manifest(cache.root)
-    except InvalidRecord:
-        old = None
+    old = read_manifest(cache.root)
     known = {one.path: one for one in old.placements if is_as_made(cache.root, one)} if old is not None else {}
     new = {item.placement.path: item.placement for item in done if item.placement is not None}
     for path, placement in new.items():

@@ -124,6 +124,10 @@ def judge(candidate: Candidate, *, digest: Digest, git_id: str, known: Known, fo
     proofs = [claim for claim in claims if claim.pin.matches(digest)]
     if proofs:
         strongest = max(proofs, key=lambda claim: len(claim.pin.hex))
+        # Eight digits can be forged in minutes. Who knows all of the digits that they stand for knows better.
+        for claim in claims:
+            if claim.pin.hex.startswith(strongest.pin.hex) and not claim.pin.matches(digest):
+                return Verdict("refuted", reason=f"{claim.by} says {claim.pin}, and its content is {digest}")
         sources = dict.fromkeys(claim.source for claim in proofs if claim.source is not None)
         return Verdict("proven", by=strongest.by, sources=tuple(sources))
     if claims:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from weightstore.errors import InvalidRecord, NoSpace, StoreError
 from weightstore.interop.placing import place
-from weightstore.interop.views.directory import UNFINISHED, Decision, above, left_over, real, survey, writing_to
+from weightstore.interop.views.directory import UNFINISHED, Decision, Survey, above, left_over, real, survey, writing_to
 from weightstore.interop.views.exchange import exchange
 from weightstore.interop.views.layouts import Link, Text
 from weightstore.interop.views.manifest import (
@@ -30,6 +30,7 @@ from weightstore.interop.views.manifest import (
     Placement,
     exists,
     is_as_made,
+    manifest_path,
     placement_at,
     read_manifest,
     write_manifest,
@@ -95,6 +96,8 @@ def recover(directory: Path) -> None:
         if match is None or match["name"] != root.name[:100]:
             continue
         path = root.parent / name
+        if not _is_ours(path, root):
+            continue
         owner = Owner(here.host, int(match["pid"]), here.boot, here.pid_namespace)
         with writing_to(path), contextlib.suppress(FileNotFoundError):
             ours = match["place"] == place_of(here)
@@ -102,22 +105,53 @@ def recover(directory: Path) -> None:
                 _clear_away(path, root)
 
 
+def _is_ours(beside: Path, root: Path) -> bool:
+    """Tell whether we, or the view's owner for us, made a tree: beside a view in /tmp anybody may put one."""
+    try:
+        found = os.lstat(beside)
+        owners = {os.geteuid(), os.lstat(root).st_uid} if os.geteuid() == 0 and exists(root) else {os.geteuid()}
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid in owners
+
+
 def _clear_away(beside: Path, root: Path) -> None:
     """Remove a tree that is not, or no longer, the view; what only it has of others' files goes into the view."""
-    if not exists(beside / UNFINISHED) and root.is_dir():
+    if exists(beside / UNFINISHED) or not root.is_dir():
+        shutil.rmtree(beside)
+        return
+    try:
+        old = read_manifest(beside)
+    except InvalidRecord:
+        return  # nobody can tell what is ours in it
+    now = read_manifest(root)
+    ours = {piece.path for piece in old.pieces() if is_as_made(beside, piece)} if old is not None else set()
+    new = {piece.path for piece in now.pieces()} if now is not None else set()
+    there = survey(beside)
+    remnants = left_over(there, ours | new)
+    for path, found in there.files.items():
+        if path not in ours and path not in remnants:
+            _bring_over(beside / path, found, root / path, is_ours=path in new)
+    _remove(beside, there, old)
+
+
+def _remove(beside: Path, there: Survey, old: Manifest | None) -> None:
+    """Remove what was looked at, and no more: a program may still work in the tree, and what it makes there stays.
+
+    The next run brings that over. The manifest goes after what it tells of.
+    """
+    for path, found in there.files.items():
+        with contextlib.suppress(FileNotFoundError):
+            if os.lstat(beside / path).st_ino == found.st_ino:
+                os.unlink(beside / path)
+    if old is not None:
+        os.unlink(manifest_path(beside, old.kind))
+    for path in (*sorted(there.directories, reverse=True), ""):
         try:
-            old = read_manifest(beside)
-        except InvalidRecord:
-            return  # nobody can tell what is ours in it
-        now = read_manifest(root)
-        ours = {piece.path for piece in old.pieces() if is_as_made(beside, piece)} if old is not None else set()
-        new = {piece.path for piece in now.pieces()} if now is not None else set()
-        there = survey(beside)
-        remnants = left_over(there, ours | new)
-        for path, found in there.files.items():
-            if path not in ours and path not in remnants:
-                _bring_over(beside / path, found, root / path, is_ours=path in new)
-    shutil.rmtree(beside)
+            os.rmdir(beside / path)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+                raise
 
 
 def _bring_over(source: Path, found: os.stat_result, target: Path, *, is_ours: bool) -> None:
@@ -140,6 +174,8 @@ def _bring_over(source: Path, found: os.stat_result, target: Path, *, is_ours: b
 
 def _build_beside(decision: Decision, open_blob: Open, receipts: Receipts) -> Manifest:
     root = decision.root
+    if any(found.st_dev != os.stat(root).st_dev for found in decision.found.directories.values()):
+        raise _CannotBeside  # what is mounted inside would go with the old view
     beside = _make_beside(root)
     try:
         manifest = _fill(decision, beside, open_blob, receipts)

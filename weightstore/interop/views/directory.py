@@ -119,7 +119,11 @@ def decide(
     found = survey(root)
     # What was found by directories alone: of a manifest that somebody changed, no path leads out of the view.
     known = {piece.path: piece for piece in old.pieces() if piece.path in found.files} if old is not None else {}
-    ours = {path: piece for path, piece in known.items() if is_as_made(root, piece)}
+    ours = {
+        path: piece
+        for path, piece in known.items()
+        if is_as_made(root, piece) and (path in plan.paths or not _is_theirs_now(root, piece, receipts))
+    }
     remnants = left_over(found, plan.paths | {piece.path for piece in (old.pieces() if old is not None else ())})
     foreign = [path for path in found.files if path not in ours and path not in remnants]
     plan, notes = _without_what_is_taken(plan, root, found, foreign)
@@ -157,6 +161,13 @@ def decide(
         left_over=tuple(sorted(remnants)),
         notes=tuple(notes),
     )
+
+
+def _is_theirs_now(root: Path, piece: Placement | Link | Text, receipts: Receipts) -> bool:
+    """Tell whether somebody wrote to a file of its own that we made: where we would remove it, it is not ours."""
+    if not isinstance(piece, Placement) or piece.placed == "symlink" or piece.is_adopted:
+        return False
+    return not content_is(root / piece.path, piece.digest, receipts)
 
 
 def real(directory: Path) -> Path:
