@@ -177,6 +177,13 @@ def test_the_word_of_a_mirror_is_not_enough_unless_it_is_trusted(site: Site, run
     assert run("path", site.url("A"), "--offline").stdout.strip() == str(site.blob("A"))
 
 
+def test_a_configuration_that_wants_pins_forbids_to_trust_a_mirror(
+    run: Run, pushed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WEIGHTSTORE_TRUST", "pinned")
+    assert "forbids --trust-mirror" in run("mirror", "pull", pushed, "--all", "--trust-mirror", code=2).stderr
+
+
 def test_a_trusted_mirror_cannot_go_against_a_pin(site: Site, run: Run, pushed: Path) -> None:
     text = (pushed / "index.json").read_text()
     digest, other = site.digest("A"), site.digest("B")

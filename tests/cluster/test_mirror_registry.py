@@ -64,6 +64,14 @@ def test_a_registry_is_a_mirror_like_any_other(
     assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
 
 
+def test_doctor_asks_a_registry_whether_it_answers(run: Run, repository: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", f"oci://{repository}")
+    findings = json.loads(run("doctor", "--json").stdout)["findings"]
+    (mirror,) = [one for one in findings if one["area"] == "mirrors"]
+    assert mirror["level"] == "ok"
+    assert "answers in" in mirror["found"]
+
+
 def test_skopeo_takes_what_was_pushed(site: Site, run: Run, repository: str, tmp_path: Path) -> None:
     run("prefetch", "Small_Weights.A")
     run("mirror", "push", f"oci://{repository}", "--all")

@@ -287,9 +287,11 @@ def _web_mirror(mirror: Source, config: Config) -> Finding:
     transports = Transports(config.but(connect_timeout_s=_TIMEOUT_S, read_timeout_s=_TIMEOUT_S, max_connections=1))
     began = time.monotonic()
     try:
-        body = transports.transport_for(source).open(source)
-        with contextlib.closing(body):
-            body.read(4096)
+        if mirror.scheme == "oci":
+            transports.registry(mirror).authorization(mirror)
+        else:
+            with contextlib.closing(transports.transport_for(source).open(source)) as body:
+                body.read(4096)
     except WeightStoreError as error:
         return Finding("mirrors", "warn", "mirror", str(error), "It will be passed over, at the cost of the time-out.")
     finally:

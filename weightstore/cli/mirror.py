@@ -10,6 +10,7 @@ import click
 from weightstore.cli import units
 from weightstore.cli.mirror_sign import command as sign
 from weightstore.cli.options import LocalPath, WeightsName, group_with_example, shared_options
+from weightstore.errors import InvalidInput, NotPresent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -210,6 +211,8 @@ def pull(
 
     source = open_place(origin, client=settings.client()).source
     client = settings.client(mirrors=(source,), order=("layers", "mirrors"))
+    if trust_mirror and client.config.trust == "pinned":
+        raise InvalidInput('trust = "pinned" in the configuration forbids --trust-mirror')
     place = open_place(origin, client=client)
     wanted = None if everything else _gather(client, names, locked)
     prepared = prepare(place, client=client, wanted=wanted, trusted=trust_mirror)
@@ -224,13 +227,10 @@ def pull(
         return
     report = fetch(plan, settings=settings, client=client, jobs=jobs)
     record_believed(report, prepared.believed, client=client)
-    code = exit_code(report) or (_NOT_PULLED if prepared.skipped and not everything else 0)
+    code = exit_code(report) or (NotPresent.exit_code if prepared.skipped and not everything else 0)
     if settings.json:
         settings.print_json({**as_json(report), **_skipped_as_json(prepared), "exit_code": code})
     click.get_current_context().exit(code)
-
-
-_NOT_PULLED = 4  # as of NotPresent
 
 
 @command.command("status", example="weightstore mirror status /sw/weights")
