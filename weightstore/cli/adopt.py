@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,6 @@ from weightstore.errors import Cancelled, IntegrityError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
@@ -91,7 +91,8 @@ def command(
                 raise Cancelled
             advance(size)
 
-        items = list(examine(caches, client=client, known=known, on_bytes=on_bytes))
+        own = None if keep else Path.home().resolve()
+        items = list(examine(caches, client=client, known=known, on_bytes=on_bytes, own=own))
         if not dry_run:
             plan, items = items, []
             with closing(carry_out(plan, client=client, hard_link=hard_link, keep=keep)) as done:

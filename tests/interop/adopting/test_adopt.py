@@ -35,11 +35,11 @@ GOOD = b"good weights" * 100
 NAME = f"good-{digest_of(GOOD).hex[:8]}.pth"
 
 
-def look(shelf: Shelf, *directories: Path) -> list[Item]:
+def look(shelf: Shelf, *directories: Path, own: Path | None = None) -> list[Item]:
     client = shelf.client
     caches = [cache for directory in directories for cache in find_caches(directory)]
     known = gather_claims(client.catalogs.all(), believed(client, note=lambda _: None), {})
-    return list(examine(caches, client=client, known=known, on_bytes=lambda _: None))
+    return list(examine(caches, client=client, known=known, on_bytes=lambda _: None, own=own))
 
 
 def adopt(shelf: Shelf, *directories: Path, **options: bool) -> dict[str, Item]:
@@ -181,6 +181,47 @@ def test_facenets_directory_and_plain_directories_are_found(shelf, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="needs another file system")
+def test_a_file_that_others_read_is_left_where_they_could_not_read_the_store(shelf, home, tmp_path):
+    for path in (home, *home.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    opened_up = [parent for parent in home.parents if parent.stat().st_uid == os.geteuid() and parent != Path("/")]
+    before = {parent: stat.S_IMODE(parent.stat().st_mode) for parent in opened_up}
+    try:
+        for parent in opened_up:
+            parent.chmod(before[parent] | 0o011)
+        (item,) = [one for one in look(shelf, home, own=tmp_path / "elsewhere") if one.path.name == NAME]
+        assert item.status == "left"
+        assert "others can read it here" in item.detail
+        (item,) = [one for one in look(shelf, home, own=tmp_path) if one.path.name == NAME]
+        assert item.status == "adopt"
+        shelf.layout.root.chmod(0o755)
+        (item,) = [one for one in look(shelf, home, own=tmp_path / "elsewhere") if one.path.name == NAME]
+        assert item.status == "adopt"
+    finally:
+        for parent in opened_up:
+            parent.chmod(before[parent])
+
+
+def test_a_file_that_somebody_writes_to_is_no_blob_yet(shelf, home):
+    with (home / "hub/checkpoints" / NAME).open("r+b") as writer:
+        done = adopt(shelf, home, hard_link=True)
+        (item,) = [one for one in done.values() if one.path.name == NAME]
+        assert (item.status, "open for writing" in item.detail) == ("left", True)
+        writer.write(b"X")
+    assert not shelf.layout.blob(digest_of(GOOD)).exists()
+
+
+def test_a_file_with_other_names_is_not_made_read_only_under_them(shelf, home):
+    other = home.parent / "mine.pth"
+    os.link(home / "hub/checkpoints" / NAME, other)
+    other.chmod(0o644)
+    done = adopt(shelf, home, hard_link=True)
+    assert [one.status for one in done.values() if one.path.name == NAME] == ["adopted"]
+    assert stat.S_IMODE(other.stat().st_mode) == 0o644
+    other.write_bytes(b"mine to change")
+    assert shelf.layout.blob(digest_of(GOOD)).read_bytes() == GOOD
+
+
 def test_a_cache_on_another_disk_is_copied_and_cannot_be_hard_linked(shelf):
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         file = Path(name) / NAME

@@ -20,7 +20,7 @@ from weightstore.config import Config
 from weightstore.errors import InvalidRecord, StoreError
 from weightstore.interop.views import build
 from weightstore.interop.views.build import recover
-from weightstore.interop.views.directory import UNFINISHED
+from weightstore.interop.views.directory import EDITED, UNFINISHED
 from weightstore.interop.views.exchange import exchange
 from weightstore.interop.views.holdings import opener
 from weightstore.interop.views.layouts import MANIFEST
@@ -219,6 +219,49 @@ def test_a_copy_that_was_written_to_is_made_anew(shelf, tmp_path):
     assert (root / NAME).read_bytes() == b"one"
 
 
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("link", ["copy", "hardlink"])
+def test_what_was_written_to_a_name_is_kept_beside_it(shelf, tmp_path, link, beside):
+    shelf.put(URL, b"one")
+    root = tmp_path / "hub"
+    shelf.view("torch-hub", root, link=link)
+    if link == "hardlink":
+        (root / NAME).unlink()  # as what writes a new file and renames it; in place it would be the blob
+    (root / NAME).write_bytes(b"fine-tuned")
+    if link == "copy":
+        shelf.view("torch-hub", root, link=link, beside=beside)
+        assert (root / NAME).read_bytes() == b"one"
+        assert (root / (NAME + EDITED)).read_bytes() == b"fine-tuned"
+        shelf.view("torch-hub", root, link=link, beside=beside)
+        assert (root / (NAME + EDITED)).read_bytes() == b"fine-tuned"
+    else:
+        with pytest.raises(StoreError, match="another program's file"):
+            shelf.view("torch-hub", root, link=link, beside=beside)
+        assert (root / NAME).read_bytes() == b"fine-tuned"
+
+
+def test_a_view_that_is_as_it_should_be_stays_where_it_is(shelf, tmp_path):
+    shelf.put(URL, b"one")
+    root = tmp_path / "hub"
+    shelf.view("torch-hub", root)
+    inode = root.stat().st_ino
+    shelf.view("torch-hub", root)
+    assert root.stat().st_ino == inode
+
+
+def test_a_directory_that_is_more_than_a_cache_is_not_exchanged(shelf, tmp_path):
+    shelf.put(URL, b"one")
+    root = tmp_path / "home"
+    shelf.view("torch-hub", root)
+    (root / "thesis").mkdir()
+    (root / "thesis" / "thesis.tex").write_text("all of it")
+    shelf.put(URL.replace("a.pth", "b.pth"), b"two")
+    inode = root.stat().st_ino
+    assert shelf.view("torch-hub", root).how == "name by name"
+    assert root.stat().st_ino == inode
+    assert (root / "thesis" / "thesis.tex").read_text() == "all of it"
+
+
 def test_a_carried_copy_need_not_be_hashed_again(shelf, tmp_path):
     shelf.put(URL, b"one")
     root = tmp_path / "hub"
@@ -371,6 +414,7 @@ def test_a_view_in_which_a_file_system_is_mounted_stays_where_it_is(shelf, tmp_p
     root = tmp_path / "hub"
     shelf.view("torch-hub", root)
     (root / "data").mkdir()
+    shelf.put(URL.replace("a.pth", "further.pth"), b"further")
     inode = root.stat().st_ino
     client = shelf.client
     decision = shelf.decide("torch-hub", root)

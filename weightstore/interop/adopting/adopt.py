@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from weightstore.store.layers import Hit
     from weightstore.store.layout import Layout
 
+_OTHERS = (
+    "others can read it here, and could not read this private store. Adopt it into a shared one "
+    "(weightstore init --shared group), leave the files with --keep, or take the permission away first"
+)
 Status: TypeAlias = Literal["adopt", "adopted", "present", "wrong", "unknown", "skipped", "left"]
 
 
@@ -74,9 +78,22 @@ class Item:
 
 
 def examine(
-    caches: Iterable[Cache], *, client: Client, known: Known, on_bytes: Callable[[int], None]
+    caches: Iterable[Cache],
+    *,
+    client: Client,
+    known: Known,
+    on_bytes: Callable[[int], None],
+    own: Path | None = None,
 ) -> Iterator[Item]:
     """Yield every file of the caches, once, with what is to be done with it. Changes nothing but receipts.
+
+    Args:
+        caches: what :func:`find_caches` found.
+        client: whose stores may have the content, and whose writable store would take it in.
+        known: what is known of digests.
+        on_bytes: told of bytes as they are hashed.
+        own: a directory whose files are this user's alone, whatever their permissions: the home directory. Elsewhere a
+            file that others can read is left, if they could not read the store that its name would lead to.
 
     Raises:
         InvalidRecord: a cache has a manifest that cannot be read, of a newer version perhaps: it is not written over.
@@ -92,7 +109,24 @@ def examine(
             item = _led_to_store(cache, candidate, client)
             if item is None and candidate.problem:
                 item = Item(cache, candidate, "skipped", candidate.problem)
-            yield item or _examine(cache, candidate, before.get(candidate.path), client, known, on_bytes)
+            item = item or _examine(cache, candidate, before.get(candidate.path), client, known, on_bytes)
+            if item.status == "adopt" and own is not None and _others_would_lose(item.path, own, client):
+                item = replace(item, status="left", detail=_OTHERS)
+            yield item
+
+
+def _others_would_lose(path: Path, own: Path, client: Client) -> bool:
+    """Tell whether others can read a file, and could not read the store."""
+    path = path.resolve()
+    if path.is_relative_to(own):
+        return False
+    layout = client.obtainer.layers()[-1].layout
+    store = 0o700 if layout is None else stat.S_IMODE(layout.root.stat().st_mode)
+    for read, search in ((0o004, 0o001), (0o040, 0o010)):
+        may_read = path.stat().st_mode & read and all(parent.stat().st_mode & search for parent in path.parents)
+        if may_read and not store & (read | search):
+            return True
+    return False
 
 
 def _placements(root: Path) -> dict[str, Placement]:

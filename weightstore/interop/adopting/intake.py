@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -90,7 +91,9 @@ def take_in(
     key = f"sha256-{digest.hex}"
     with opened(path, expected) as (fd, found):
         how: How
-        if hard_link:
+        if hard_link and _has_writers(fd):
+            raise StoreError(place=str(path), reason="is open for writing somewhere, and is left. Try again")
+        if hard_link and found.st_nlink == 1:  # with other names it is not only ours to make read-only
             part, how = Part.of_file(layout, key, path), "hardlink"
         else:
             part = Part.create(layout, key)
@@ -103,6 +106,16 @@ def take_in(
         except BaseException:
             part.discard()
             raise
+
+
+def _has_writers(fd: int) -> bool:
+    """Tell whether a process has the file open for writing, where the system would say: then it is no blob yet."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 def _cloned(source: int, target: int) -> bool:

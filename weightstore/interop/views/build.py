@@ -22,7 +22,17 @@ from typing import TYPE_CHECKING, Literal
 
 from weightstore.errors import InvalidRecord, NoSpace, StoreError
 from weightstore.interop.placing import place
-from weightstore.interop.views.directory import UNFINISHED, Decision, Survey, above, left_over, real, survey, writing_to
+from weightstore.interop.views.directory import (
+    EDITED,
+    UNFINISHED,
+    Decision,
+    Survey,
+    above,
+    left_over,
+    real,
+    survey,
+    writing_to,
+)
 from weightstore.interop.views.exchange import exchange
 from weightstore.interop.views.layouts import Link, Text
 from weightstore.interop.views.manifest import (
@@ -77,10 +87,28 @@ def build(decision: Decision, *, open_blob: Open, receipts: Receipts, beside: bo
     Raises:
         StoreError, NoSpace: it cannot be written. Of a view that was there before, nothing is lost.
     """
-    if beside:
+    if decision.old is not None and not _changes_anything(decision):
+        return Built(decision.old, "at once")
+    if beside and not _has_other_inhabitants(decision):
         with contextlib.suppress(_CannotBeside):
             return Built(_build_beside(decision, open_blob, receipts), "at once")
     return Built(_build_in_place(decision, open_blob, receipts), "name by name")
+
+
+def _changes_anything(decision: Decision) -> bool:
+    old = decision.old
+    if old is None or old.scope != decision.scope:
+        return True
+    staying = {*decision.kept, *(one.path for one in decision.adopted)}
+    same = staying == {one.path for one in old.placements}
+    return not same or any((decision.added, decision.replaced, decision.removed, decision.edited, decision.left_over))
+
+
+def _has_other_inhabitants(decision: Decision) -> bool:
+    """Tell whether a directory is more than a cache, as a home directory is that has one: it is never exchanged."""
+    tops = {path.partition("/")[0] for path in decision.plan.paths}
+    there = {path.partition("/")[0] for path in (*decision.carried, *decision.found.directories)}
+    return bool({top for top in there if not top.startswith(".")} - tops)
 
 
 def recover(directory: Path) -> None:
@@ -248,6 +276,9 @@ def _fill(decision: Decision, beside: Path, open_blob: Open, receipts: Receipts)
                 os.chmod(beside / path, stat.S_IMODE(like.st_mode))
     for path in (*decision.carried, *(one.path for one in decision.adopted)):
         _carry(root / path, beside / path)
+    for path in decision.edited:
+        if not exists(beside / (path + EDITED)):
+            _carry(root / path, beside / (path + EDITED))
     placements = list(decision.adopted)
     for entry in decision.plan.entries:
         known = decision.kept.get(entry.path)
@@ -348,6 +379,9 @@ def _build_in_place(decision: Decision, open_blob: Open, receipts: Receipts) -> 
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(root / path)
                 _prune(root, path)
+        for path in decision.edited:
+            with contextlib.suppress(FileExistsError):
+                os.link(root / path, root / (path + EDITED), follow_symlinks=False)
         for path in decision.plan.paths:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
         for path in _ends_of_links(decision):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 UNFINISHED = ".weightstore-unfinished"
+EDITED = ".edited"
 _HALF_PLACED = re.compile(r"\.(?P<name>.+)\.(?P<pid>[0-9]+)\.[0-9a-f]{8}\.new")
 
 
@@ -83,7 +84,8 @@ class Decision:
     does.
 
     ``kept`` are placements that stay as they are, ``carried`` the files of others, by path. ``adopted`` are placements
-    of files that were there before us and whose names stay.
+    of files that were there before us and whose names stay. ``edited`` are those that somebody wrote to, and whose
+    names are wanted: what was written is kept beside them, as ``<name>.edited``.
     """
 
     root: Path
@@ -98,6 +100,7 @@ class Decision:
     replaced: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     carried: tuple[str, ...] = ()
+    edited: tuple[str, ...] = ()
     left_over: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -136,6 +139,8 @@ def decide(
                 adopted.append(piece)
             else:
                 notes.append(f"{piece.path} is given up: its blob is gone")
+    edited = [path for path, piece in ours.items() if path in wanted and _is_theirs_now(root, piece, receipts)]
+    notes += [f"{path} was written to: that is kept as {path}{EDITED}" for path in edited]
     staying = {one.path for one in adopted}
     kept = {}
     for entry in plan.entries:
@@ -158,6 +163,7 @@ def decide(
         replaced=tuple(sorted((wanted & found.files.keys()) - kept.keys() - untouched)),
         removed=tuple(sorted(ours.keys() - wanted - staying)),
         carried=tuple(sorted(set(foreign) - wanted)),
+        edited=tuple(sorted(edited)),
         left_over=tuple(sorted(remnants)),
         notes=tuple(notes),
     )
