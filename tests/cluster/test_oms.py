@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
 import shutil
@@ -24,6 +25,8 @@ from weightstore.cluster.index import build_index, write_index
 from weightstore.cluster.oms import sign_oms, verify_oms
 from weightstore.errors import BlobDamaged, InvalidInput, UntrustedIndex
 from weightstore.store.layout import open_layout
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("model_signing") is None, reason="needs model-signing")
 
 
 def write_key(path, key, encryption=None):
@@ -138,7 +141,7 @@ def test_a_signature_by_another_key_is_refused(mirror, keys):
 
 
 def test_a_signature_that_leaves_blobs_out_is_refused_although_the_library_accepts_it(mirror, keys):
-    library_signs(mirror, keys, "--ignore_paths", mirror / "blobs")
+    library_signs(mirror, keys, "--ignore-paths", mirror / "blobs")
     (mirror / "blobs/sha256" / ("0" * 64)).write_bytes(b"new")
     done = library("verify", "key", mirror, "--public_key", keys / "key.pub", "--signature", mirror / "model.sig")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -222,11 +225,8 @@ def test_an_expiry_is_refused_rather_than_forgotten(mirror, run, keys):
 
 
 def test_without_the_library_the_extra_is_named(mirror, keys):
-    code = (
-        "import sys; sys.modules['model_signing'] = None\n"
-        "from weightstore.cli import main\n"
-        f"main(['mirror', 'verify', {str(mirror)!r}, '--oms', '--key', 'key.pub'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    code = "import sys; sys.modules['model_signing'] = None\nfrom weightstore.cli import main\nmain()"
+    command = [sys.executable, "-c", code, "mirror", "verify", mirror, "--oms", "--key", keys / "key.pub"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 10
     assert 'pip install "weightstore[oms]"' in done.stderr
