@@ -238,7 +238,7 @@ class InvalidBundle(IntegrityError):
 
 
 class UntrustedIndex(IntegrityError):
-    """What was signed of a mirror is not believed: forged, by nobody who may, expired, older than one seen, or not so."""
+    """What is signed of a mirror is not believed: forged, expired, an old one, by nobody who may, or false."""
 
     def __init__(self, *, place: str, reason: str) -> None:
         super().__init__(place=place, reason=reason)

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests.servers.hostile import HostileServer
 from weightstore.client import Client
 from weightstore.cluster.index import build_index, write_index
 from weightstore.store.layout import open_layout
@@ -39,6 +40,16 @@ def test_version_signer_expiry_and_entries_are_told_with_and_without_json(mirror
     }
     said = run("mirror", "verify", mirror).stderr
     assert f": 2 sources by ada@example.org, version {signed['version']}, until " in said
+
+
+def test_a_mirror_on_a_web_server_is_verified_unless_offline(mirror, run, tmp_path):
+    run("mirror", "sign", mirror, "--key", tmp_path / "key")
+    with HostileServer() as server:
+        server.serve_directory(mirror)
+        assert "2 sources by ada@example.org" in run("mirror", "verify", server.url("")).stderr
+        before = len(server.requests)
+        run("mirror", "verify", server.url(""), "--offline", code=2)
+        assert len(server.requests) == before
 
 
 def test_one_that_is_not_signed_or_by_nobody_who_may_exits_with_5(mirror, run, tmp_path):

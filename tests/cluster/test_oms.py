@@ -230,3 +230,14 @@ def test_without_the_library_the_extra_is_named(mirror, keys):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 10
     assert 'pip install "weightstore[oms]"' in done.stderr
+
+
+def test_what_the_library_prints_does_not_get_into_the_json(mirror, run, keys):
+    path = sign_oms(mirror, key=keys / "key.pem").path
+    bundle = json.loads(path.read_bytes())
+    del bundle["verificationMaterial"]["publicKey"]["hint"]  # as older releases wrote it; the library warns of them
+    path.unlink()
+    path.write_text(json.dumps(bundle))
+    done = run("mirror", "verify", mirror, "--oms", "--key", keys / "key.pub", "--json")
+    assert json.loads(done.stdout)["mirror"] == str(mirror)
+    assert "WARNING" in done.stderr
