@@ -16,7 +16,7 @@
     │   ├── BlobDamaged                        a file in a store is not what its name says
     │   ├── InvalidCheckpoint                  a file that is no checkpoint, or a damaged one
     │   ├── InvalidBundle                      a file that is no bundle, or a damaged, cut or forged one
-    │   ├── UntrustedIndex                     a mirror's index whose signature is not to be believed
+    │   ├── UntrustedIndex                     a mirror whose signature is not to be believed
     │   └── Drift                              a lockfile, catalog or earlier record says otherwise
     ├── TransferError                      6   a source could not be read
     │   ├── SourceNotFound                     404, 410, no such file
@@ -238,7 +238,7 @@ class InvalidBundle(IntegrityError):
 
 
 class UntrustedIndex(IntegrityError):
-    """A mirror's signed index that is not believed: forged, by nobody who may, expired, or older than one seen."""
+    """What is signed of a mirror is not believed: forged, expired, an old one, by nobody who may, or false."""
 
     def __init__(self, *, place: str, reason: str) -> None:
         super().__init__(place=place, reason=reason)

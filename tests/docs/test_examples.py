@@ -164,6 +164,9 @@ def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
         "mirror status": "mirror status /scratch/mirror",
         "mirror index": "mirror index --quiet",
         "mirror sign": "mirror sign /scratch/mirror --key signing-key --quiet",
+        "mirror verify": "mirror verify /scratch/mirror --quiet",
+        "mirror sign --oms": "mirror sign /scratch/mirror --oms --key private.pem --quiet",
+        "mirror verify --oms": "mirror verify /scratch/mirror --oms --key public.pem --quiet",
         "scan": f"scan {ROOT}/tests/interop/test_scanning.py --quiet",
         "convert": "convert efficientnet_lite0 --quiet",
         "search": "search efficientnet",
@@ -187,8 +190,15 @@ def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
         "a failure": "path efficientnet_lite0 2> /dev/null",
     }
     assert set(documented) == set(commands)
-    sandbox.run(["ssh-keygen -q -t ed25519 -N '' -f signing-key"])
-    printed = sandbox.run([f"weightstore --json {command}" for command in commands.values()])
+    prepared = [
+        "ssh-keygen -q -t ed25519 -N '' -f signing-key",
+        'echo "ada@example.org $(cat signing-key.pub)" > signers',
+        "export WEIGHTSTORE_ALLOWED_SIGNERS=$PWD/signers",
+        "openssl ecparam -name prime256v1 -genkey -noout -out private.pem",
+        "openssl ec -in private.pem -pubout -out public.pem",
+    ]
+    printed = sandbox.run([*prepared, *(f"weightstore --json {command}" for command in commands.values())])
+    printed = printed[len(prepared) :]
     for (name, command), text in zip(commands.items(), printed, strict=True):
         value = json.loads(text)
         lists = [one for one in value.values() if isinstance(one, list) and one and isinstance(one[0], dict)]

@@ -9,6 +9,7 @@ import click
 
 from weightstore.cli import units
 from weightstore.cli.mirror_sign import command as sign
+from weightstore.cli.mirror_verify import command as verify
 from weightstore.cli.options import LocalPath, WeightsName, group_with_example, shared_options
 from weightstore.errors import InvalidInput, NotPresent
 
@@ -342,3 +343,4 @@ def _difference_as_json(display: str, found: Difference, known: ModelIndex) -> d
 
 
 command.add_command(sign)
+command.add_command(verify)

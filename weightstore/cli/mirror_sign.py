@@ -23,6 +23,7 @@ weightstore --home /sw/weights mirror index
 weightstore mirror sign /sw/weights --key ~/.ssh/id_ed25519 --expires 30d
 ssh-keygen -Y verify -f signers -I ada@example.org -n weightstore-index \\
     -s /sw/weights/signed-index.json.sig < /sw/weights/signed-index.json
+weightstore mirror sign /sw/weights --oms --key private.pem
 """,
 )
 @click.argument("directory", type=LocalPath(), metavar="DIR")
@@ -31,19 +32,27 @@ ssh-keygen -Y verify -f signers -I ada@example.org -n weightstore-index \\
     type=LocalPath(),
     required=True,
     metavar="FILE",
-    help="An SSH Ed25519 key: the private one, or the public one of a key that ssh-agent has.",
+    help="An SSH Ed25519 key: the private one, or the public one of a key that ssh-agent has. "
+    "With --oms an elliptic-curve private key in PEM.",
 )
 @click.option(
     "--expires", type=Seconds(), default="30d", show_default=True, metavar="TIME", help="How long it is to be believed."
 )
+@click.option(
+    "--oms", is_flag=True, help="Sign the files themselves, as model.sig in the OpenSSF Model Signing format."
+)
 @shared_options("json", "quiet")
 @click.pass_obj
-def command(settings: Settings, *, directory: Path, key: Path, expires: float) -> None:
+def command(settings: Settings, *, directory: Path, key: Path, expires: float, oms: bool) -> None:
     """Sign what a mirror's index says: which digest each source has.
 
     Who has your key among their allowed signers believes it, until it expires, and refuses older ones from then on.
     Every blob that is signed for is verified first. Sign again before it expires, and whenever the index changes.
+    With --oms, which never expires, sign again whenever anything was added or removed.
     """
+    if oms:
+        _sign_oms(settings, directory, key)
+        return
     from weightstore.cli.progress import hashing_progress
     from weightstore.cluster.sign import sign_mirror, signing_with
 
@@ -72,3 +81,16 @@ def command(settings: Settings, *, directory: Path, key: Path, expires: float) -
         return
     until = index.expires.strftime("%Y-%m-%d %H:%M UTC")
     settings.say(f"{signed.path}: {units.count(len(index.entries), 'source')}, until {until}, by {signed.fingerprint}")
+
+
+def _sign_oms(settings: Settings, directory: Path, key: Path) -> None:
+    given = click.get_current_context().get_parameter_source("expires")
+    if given is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--oms has no --expires: such a signature does not expire.")
+    from weightstore.cluster.oms import sign_oms
+
+    signed = sign_oms(directory, key=key)
+    if settings.json:
+        settings.print_json({"path": str(signed.path), "files": signed.files})
+        return
+    settings.say(f"{signed.path}: {units.count(signed.files, 'file')}")
