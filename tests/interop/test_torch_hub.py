@@ -337,6 +337,33 @@ def test_offline_the_file_of_another_url_is_not_used(place: Place) -> None:
         load_state_dict_from_url(place.server.url("/b/net.pth"), progress=False)
 
 
+def test_a_file_that_was_found_for_one_url_is_not_taken_for_another(place: Place) -> None:
+    first = place.server.url("/a/net.pth")  # which nobody serves: only the file is there
+    second = place.server.serve("/b/net.pth", saved({"weight": torch.full((2,), 2.0)}))
+    place.checkpoints.mkdir(parents=True)
+    (place.checkpoints / "net.pth").write_bytes(saved({"weight": torch.full((2,), 1.0)}))
+    with weightstore.enabled():
+        found = load_state_dict_from_url(first, progress=False)
+        fetched = load_state_dict_from_url(second, progress=False)
+
+    assert torch.equal(found["weight"], torch.full((2,), 1.0))
+    assert torch.equal(fetched["weight"], torch.full((2,), 2.0))
+
+
+def test_a_damaged_record_of_what_was_found_is_told(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    url = "http://127.0.0.1:9/net.pth"
+    place.checkpoints.mkdir(parents=True)
+    (place.checkpoints / "net.pth").write_bytes(saved({"weight": torch.ones(2)}))
+    with weightstore.enabled():
+        load_state_dict_from_url(url, progress=False)
+    (record,) = (place.state / "found").iterdir()
+    record.write_text("nonsense")
+    with weightstore.enabled():
+        load_state_dict_from_url(url, progress=False)
+
+    assert "damaged ref" in caplog.text
+
+
 def test_a_download_replaces_whatever_was_there(place: Place, net: Checkpoint, tmp_path: Path) -> None:
     other = place.serve({"weight": torch.zeros(7)}, pinned=False, name="other")
     destination = tmp_path / "file.pth"
@@ -541,6 +568,8 @@ def test_descriptors_are_not_left_open(place: Place, net: Checkpoint) -> None:
             for _ in range(5):
                 with contextlib.suppress(ValueError):
                     load_state_dict_from_url(net.url, progress=False, file_name=name)
+                with pytest.raises(RuntimeError, match="invalid hash value"):
+                    download_url_to_file(net.url, str(place.state / "x.pth"), hash_prefix="0000", progress=False)
         assert len(os.listdir("/proc/self/fd")) == before
 
 

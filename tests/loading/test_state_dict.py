@@ -352,9 +352,7 @@ class TestSources:
         path = save({"a": torch.rand(3)})
         pinned = f"{path}#sha256={hashlib.sha256(path.read_bytes()).hexdigest()}"
         load_state_dict(pinned, client=client)
-        monkeypatch.setattr(
-            "weightstore.loading.opening.hash_descriptor", lambda *_, **__: pytest.fail("hashed once more")
-        )
+        monkeypatch.setattr("weightstore.store.blobs.hash_descriptor", lambda *_, **__: pytest.fail("hashed once more"))
         load_state_dict(pinned, client=client)
 
     def test_a_file_that_is_not_there_is_not_found(self, tmp_path: Path, client: Client) -> None:

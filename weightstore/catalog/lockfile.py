@@ -26,7 +26,7 @@ from weightstore.errors import Drift, InvalidDigest, InvalidRecord, InvalidSourc
 from weightstore.hub import is_commit
 from weightstore.records import MAX_SIZE, Wanted
 from weightstore.source import Source
-from weightstore.store.layout import write_record
+from weightstore.store.layout import read_given, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,12 +103,7 @@ class Lockfile:
         Raises:
             InvalidRecord: it cannot be read or does not parse.
         """
-        try:
-            with path.open("rb") as file:
-                data = file.read(_LIMIT + 1)
-        except OSError as error:
-            raise InvalidRecord(place=str(path), reason=error.strerror or str(error)) from None
-        return cls.parse(data, place=str(path))
+        return cls.parse(read_given(path, _LIMIT), place=str(path))
 
     def encode(self) -> bytes:
         """Return the file's bytes; :meth:`parse` is the inverse."""

@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weightstore.errors import InvalidRecord
 from weightstore.records import Fields
 from weightstore.store.blobs import list_blobs
+from weightstore.store.layout import read_given
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -65,12 +65,7 @@ class Have:
         Raises:
             InvalidRecord: it cannot be read or does not parse.
         """
-        try:
-            with path.open("rb") as file:
-                data = file.read(_LIMIT + 1)
-        except OSError as error:
-            raise InvalidRecord(place=str(path), reason=error.strerror or str(error)) from None
-        return cls.parse(data, place=str(path))
+        return cls.parse(read_given(path, _LIMIT), place=str(path))
 
     def encode(self) -> bytes:
         blobs = [{"digest": str(digest), "size_bytes": size} for digest, size in sorted(self.blobs.items())]

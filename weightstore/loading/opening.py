@@ -8,14 +8,12 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from weightstore.digest import Digest
 from weightstore.errors import DigestMismatch, SourceNotFound, StoreError
 from weightstore.formats.access import OpenFile
 from weightstore.formats.reading import read_checkpoint
 from weightstore.source import is_path, parse_source
-from weightstore.store.blobs import hash_descriptor
+from weightstore.store.blobs import digest_of_open
 from weightstore.store.filesystem import mount_of
-from weightstore.store.receipts import identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from weightstore.client import Client
+    from weightstore.digest import Digest
     from weightstore.formats.checkpoint import Checkpoint
     from weightstore.records import Wanted
     from weightstore.store.receipts import Receipts
@@ -50,7 +49,7 @@ class OpenWeights:
     def known_digest(self) -> Digest:
         """Return the digest; a file that nothing is known of is hashed, once."""
         if self.digest is None:
-            self.digest = _digest_of(self.fd, self.receipts)
+            self.digest = digest_of_open(self.fd, self.receipts)
         return self.digest
 
     def checkpoint(self) -> Checkpoint:
@@ -148,18 +147,6 @@ def _open_local(text: str, receipts: Receipts) -> OpenWeights:
         opened.close()
         raise
     return opened
-
-
-def _digest_of(fd: int, receipts: Receipts) -> Digest:
-    """Return the digest of an open file: from this user's receipts, or hashed, and noted for the next time."""
-    found = os.fstat(fd)
-    digest = receipts.digest_of(identity_of(found))
-    if digest is None:
-        hasher, _ = hash_descriptor(fd)
-        digest = Digest(hasher.hexdigest())
-        if identity_of(os.fstat(fd)) == identity_of(found):
-            receipts.record(digest, found)
-    return digest
 
 
 @functools.lru_cache(maxsize=64)

@@ -76,6 +76,18 @@ def hash_descriptor(fd: int, *, on_bytes: Callable[[int], None] | None = None) -
     return hasher, offset
 
 
+def digest_of_open(fd: int, receipts: Receipts) -> Digest:
+    """Return the digest of an open file: from this user's receipts, or hashed, and noted for the next time."""
+    found = os.fstat(fd)
+    digest = receipts.digest_of(identity_of(found))
+    if digest is None:
+        hasher, _ = hash_descriptor(fd)
+        digest = Digest(hasher.hexdigest())
+        if identity_of(os.fstat(fd)) == identity_of(found):
+            receipts.record(digest, found)
+    return digest
+
+
 def open_regular(path: Path, *, untouched: bool = False) -> int | None:
     """Return a read-only descriptor of a regular file, or None where there is none. Links are not followed.
 

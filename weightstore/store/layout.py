@@ -25,7 +25,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weightstore.errors import NoSpace, NotAStore, StoreError
+from weightstore.errors import InvalidRecord, NoSpace, NotAStore, StoreError
 from weightstore.records import RECORD_LIMIT, Sharing, StoreInfo
 
 if TYPE_CHECKING:
@@ -163,6 +163,19 @@ def read_limited(path: Path, limit: int = RECORD_LIMIT) -> bytes:
         return b"".join(chunks)
     finally:
         os.close(fd)
+
+
+def read_given(path: Path, limit: int) -> bytes:
+    """Return the bytes of a file that the user named, links and pipes included, and at most one more than the limit.
+
+    Raises:
+        InvalidRecord: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(limit + 1)
+    except OSError as error:
+        raise InvalidRecord(place=str(path), reason=error.strerror or str(error)) from None
 
 
 def write_record(path: Path, data: bytes, *, mode: int, scratch: Path | None = None, durable: bool = False) -> None:

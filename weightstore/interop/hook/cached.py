@@ -8,13 +8,11 @@ import os
 import secrets
 import stat
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
-from weightstore.errors import InvalidRecord, NoSpace, NotPresent, StoreError
+from weightstore.errors import NoSpace, NotPresent, StoreError
 from weightstore.interop.placing import is_blob, place
-from weightstore.records import Ref
-from weightstore.store.layout import read_limited, write_record
+from weightstore.store.blobs import digest_of_open
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     from weightstore.interop.hook.session import Session
     from weightstore.obtain import Located
     from weightstore.records import Wanted
-    from weightstore.source import Source
     from weightstore.store.blobs import OpenBlob
     from weightstore.transfer.progress import Meter
 
@@ -119,7 +116,7 @@ def right_file_alone(path: Path, expected: str, session: Session) -> None:
     if fd is None:
         return
     try:
-        digest = session.digest_of(fd)
+        digest = digest_of_open(fd, session.client.receipts)
         if not digest.hex.startswith(expected):
             put_aside(path, fd, digest, expected, session)
     finally:
@@ -147,13 +144,14 @@ def _right_file_at(path: Path, wanted: Wanted, located: Located, session: Sessio
     fd = _open(path, session)
     if fd is None:
         return None
-    with Verified(fd, session.digest_of(fd), os.fstat(fd).st_size, path) as found:
+    with Verified(fd, digest_of_open(fd, session.client.receipts), os.fstat(fd).st_size, path) as found:
         expected = _expected(wanted, located, session)
         if expected is None:
-            if session.is_of_another(found.digest, wanted.source):
+            digest, source = found.digest, wanted.source
+            if session.is_of_another(digest, source) or session.found.is_of_another(digest, source):
                 _refuse_stranger(path, wanted, session)
                 return None
-            _remember(wanted.source, found.digest, found.size, session)
+            session.found.remember(wanted.source, found.digest, found.size)
         elif not found.digest.hex.startswith(expected):
             put_aside(path, found.fd, found.digest, expected, session)
             return None
@@ -185,31 +183,8 @@ def _expected(wanted: Wanted, located: Located, session: Session) -> str | None:
         return located.digest.hex
     if wanted.pin.is_pinned:
         return wanted.pin.hex
-    place = _memory(wanted.source, session)
-    try:
-        data = read_limited(place)
-    except OSError:
-        return None
-    try:
-        return Ref.parse(data, place=str(place)).digest.hex
-    except InvalidRecord as damage:
-        session.note(str(damage))
-        return None
-
-
-def _memory(source: Source, session: Session) -> Path:
-    # The user's own, and not a ref of the store: what lies in somebody's cache is nothing that others should believe.
-    return session.client.config.state / "found" / f"{source.key}.json"
-
-
-def _remember(source: Source, digest: Digest, size: int, session: Session) -> None:
-    path = _memory(source, session)
-    ref = Ref(source, digest, size, datetime.now(UTC), via="adopted")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_record(path, ref.encode(), mode=0o600)
-    except OSError as error:
-        session.note(f"the digest of {source} could not be recorded: {error.strerror}")
+    found = session.found.digest_of(wanted.source)
+    return None if found is None else found.hex
 
 
 def put_aside(path: Path, fd: int, digest: Digest, expected: str, session: Session) -> None:

@@ -23,7 +23,7 @@ from weightstore.interop.hook.cached import Verified, put_aside, verified_at
 from weightstore.loading.progress import meter_for
 from weightstore.records import Ref, Wanted
 from weightstore.source import Source
-from weightstore.store.blobs import open_regular
+from weightstore.store.blobs import digest_of_open, open_regular
 from weightstore.store.layout import translated, write_record
 from weightstore.store.refs import list_refs, write_ref
 from weightstore.transfer.progress import Silent
@@ -74,7 +74,7 @@ def hf_hub_download(original: Callable[..., Any], given: inspect.BoundArguments,
         if known is None:
             return original(*given.args, **_without_network(given, session))
         commit, etag = known
-        pointer = _placed(hub_file, commit, etag, cache, wanted, blob, session)
+        pointer = _placed(hub_file, commit, etag, cache, wanted, located, session)
         asked = hub_file
         for branch in session.snapshots.get((hub_file.repo, commit), ()) if hub_file.is_commit else ():
             asked = hub_file.at(branch)
@@ -116,7 +116,7 @@ def snapshot_download(original: Callable[..., Any], given: inspect.BoundArgument
             continue
         with located.hit.blob as blob:
             if (known := _known(hub_file, session)) is not None:
-                _placed(hub_file, *known, cache, wanted, blob, session)
+                _placed(hub_file, *known, cache, wanted, located, session)
                 session.record(wanted, blob.digest, blob.size, commit=known[0])
     folder = original(*given.args, **{**given.kwargs, "local_files_only": True})
     for path in sorted(Path(folder).rglob("*")):
@@ -245,7 +245,7 @@ def _folder(cache: Path, repo: str) -> Path:
 
 
 def _placed(
-    hub_file: HubFile, commit: str, etag: str, cache: Path, wanted: Wanted, found: OpenBlob, session: Session
+    hub_file: HubFile, commit: str, etag: str, cache: Path, wanted: Wanted, located: Located, session: Session
 ) -> Path:
     """Return the path in the Hub's cache that leads to a blob, made where it is not there yet."""
     folder = _folder(cache, hub_file.repo)
@@ -255,9 +255,8 @@ def _placed(
         pointer.parent.mkdir(parents=True, exist_ok=True)
     # Where links were not to be had, the library itself keeps the file, and not a link, among the snapshots.
     place = pointer if pointer.is_file() and not pointer.is_symlink() else blob
-    again = session.client.obtainer.locate(wanted)
-    with verified_at(place, wanted, again, session=session, meter=Silent()) as verified:
-        if not verified.is_there or verified.digest != found.digest:
+    with verified_at(place, wanted, located, session=session, meter=Silent()) as verified:
+        if not verified.is_there:
             raise StoreError(place=str(place), reason="cannot be written, and the Hub's library reads nothing else")
     with translated(pointer):
         if place == blob and not (os.path.exists(pointer) and os.path.samefile(pointer, blob)):
@@ -320,7 +319,7 @@ def _verify_present(pointer: Path, folder: Path, expected: str, session: Session
     fd = open_regular(real)
     if fd is None:
         return None
-    with Verified(fd, session.digest_of(fd), os.fstat(fd).st_size, real) as found:
+    with Verified(fd, digest_of_open(fd, session.client.receipts), os.fstat(fd).st_size, real) as found:
         blobs = Path(os.path.realpath(folder / "blobs"))
         name = real.name
         if real.parent != blobs:  # a view's blob is a link into a store; then the link beside it has the name
@@ -329,10 +328,8 @@ def _verify_present(pointer: Path, folder: Path, expected: str, session: Session
         if not expected and _SHA256.fullmatch(name):
             expected = name
         if not expected and not name and not any(blobs.glob("*")):
-            return (
-                found.digest,
-                found.size,
-            )  # no links here: the library keeps files themselves, and says nothing of them
+            # There are no links here: the library keeps the files themselves, and says nothing of their content.
+            return found.digest, found.size
         is_git = bool(name) and name == _git_name(found.fd, found.size)
         is_right = found.digest.hex == expected if expected else is_git
         if is_right:

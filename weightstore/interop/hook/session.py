@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.parse import quote, unquote, urlsplit
 
-from weightstore.digest import Digest, Pin
+from weightstore.digest import Pin
 from weightstore.errors import NotPresent, StoreError, TransferError, WeightStoreError
 from weightstore.interop.hook.asking import asking_library
+from weightstore.interop.hook.found import Found
 from weightstore.interop.recording import locked_entry
 from weightstore.records import Ref, Wanted
 from weightstore.source import Source, parse_source
-from weightstore.store.blobs import OpenBlob, hash_descriptor, open_verified
+from weightstore.store.blobs import OpenBlob, open_verified
 from weightstore.store.layers import find_ref
-from weightstore.store.receipts import identity_of
 from weightstore.store.refs import list_refs
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from weightstore.catalog.lockfile import Lockfile
     from weightstore.client import Client
     from weightstore.config import Link
+    from weightstore.digest import Digest
     from weightstore.interop.recording import Recorder
     from weightstore.obtain import Located
     from weightstore.transfer.progress import Meter
@@ -96,6 +96,7 @@ class Session:
         self.link = link
         self.recorder = recorder
         self.note = note
+        self.found = Found(client.config.state, note=note)
         # Of each repository's commit that a snapshot is being made of, the branches that were asked for.
         self.snapshots: dict[tuple[str, str], list[str]] = {}
 
@@ -167,13 +168,10 @@ class Session:
         return wanted, located
 
     def is_of_another(self, digest: Digest, source: Source) -> bool:
-        """Tell whether this is known to be the content of another source, in some store or found by this user."""
+        """Tell whether some store has recorded this as the content of another source."""
         layouts = [layer.layout for layer in self.client.obtainer.layers() if layer.layout is not None]
-        for layout in layouts:
-            for ref in list_refs(layout):
-                if isinstance(ref, Ref) and ref.digest == digest and ref.source != source:
-                    return True
-        return False
+        refs = (ref for layout in layouts for ref in list_refs(layout) if isinstance(ref, Ref))
+        return any(ref.digest == digest and ref.source != source for ref in refs)
 
     def obtain(self, wanted: Wanted, *, meter: Meter) -> OpenBlob:
         """Return a blob that no layer has, fetched; open and verified.
@@ -194,18 +192,6 @@ class Session:
         if blob is None:
             raise StoreError(place=str(obtained.path), reason="was removed by somebody else just now. Try again")
         return blob
-
-    def digest_of(self, fd: int) -> Digest:
-        """Return the digest of an open file: from this user's receipts, or hashed, and noted for the next time."""
-        receipts = self.client.receipts
-        found = os.fstat(fd)
-        digest = receipts.digest_of(identity_of(found))
-        if digest is None:
-            hasher, _ = hash_descriptor(fd)
-            digest = Digest(hasher.hexdigest())
-            if identity_of(os.fstat(fd)) == identity_of(found):
-                receipts.record(digest, found)
-        return digest
 
     def _hints(self, wanted: Wanted) -> list[str]:
         if self.locked or wanted.pin.is_pinned:

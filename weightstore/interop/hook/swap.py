@@ -36,7 +36,7 @@ class Swap:
             code: the function's own, where it has been swapped before by something that ends with this.
         """
         number = next(_numbers)
-        self.function = self._function = function
+        self.function = function
         self._code = code or function.__code__
         self._handler = handler
         self.original = with_code(function, self._code)
@@ -49,11 +49,11 @@ class Swap:
 
     def restore(self) -> None:
         """Give the function its own code back. Calls that are under way end as they began."""
-        self._function.__code__ = self._code
+        self.function.__code__ = self._code
         if self._own_signature is not None:
-            self._function.__signature__ = self._own_signature  # type: ignore[attr-defined]
+            self.function.__signature__ = self._own_signature  # type: ignore[attr-defined]
         else:
-            self._function.__dict__.pop("__signature__", None)
+            self.function.__dict__.pop("__signature__", None)
         # The swap stays in the table: a call may be between the swapped code and the look-up.
 
     def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -110,7 +110,9 @@ def _bring(
     source: Source, path: Path, session: Session, *, prefix: str, progress: object, own: bool = False
 ) -> Verified:
     wanted, located = session.look(source, _pin(prefix) or (None if own else pin_in_file_name(path.name)))
-    if located.digest is not None:
+    if located.digest is not None and not located.digest.hex.startswith(prefix):
+        if located.hit is not None:
+            located.hit.blob.close()
         _check(located.digest, prefix)
     if located.hit is None and (own or not os.path.exists(path)) and not session.is_offline:
         sys.stdout.write(f'Downloading: "{source}" to {path}\n')  # as torch.hub does
