@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import functools
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from weightstore.errors import Cancelled, NoSpace, WeightStoreError
 from weightstore.landing import Lander, Landing, Obtained
 from weightstore.obtain import Obtainer, obtained_from
+from weightstore.store.durability import allocate
 from weightstore.transfer.progress import Meter, Silent
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from weightstore.digest import Digest
     from weightstore.records import Wanted
 
-_FALLOC_FL_KEEP_SIZE = 1
 # How long Ctrl-C waits for connections that do not answer before leaving them to the end of the process.
 _PATIENCE_S = 0.8
 _TICK_S = 0.05
@@ -188,11 +187,8 @@ def _try_allocating(tmp: Path, size: int) -> int:
         return 0
     try:
         os.unlink(path)
-        # The system call and not posix_fallocate(): glibc's writes every block where the file system cannot allocate.
-        fallocate = ctypes.CDLL(None, use_errno=True).fallocate
-        fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-        return ctypes.get_errno() if fallocate(fd, _FALLOC_FL_KEEP_SIZE, 0, size) else 0
-    except (OSError, AttributeError):
+        return allocate(fd, 0, size)
+    except OSError:
         return 0
     finally:
         os.close(fd)

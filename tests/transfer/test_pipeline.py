@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import pytest
 
 from weightstore.digest import Digest
 from weightstore.errors import NoSpace, StoreError
-from weightstore.transfer.pipeline import HashingWriter
+from weightstore.transfer.pipeline import READ_SIZE, HashingWriter
 
 BLOCK = bytes(range(256)) * 4096
 
@@ -79,12 +80,38 @@ def test_an_error_of_a_checkpoint_reaches_the_writer(fd: int, expected: int | No
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_no_space() -> None:
+@pytest.mark.parametrize("expected", [None, len(BLOCK)], ids=["in-two-threads", "in-one"])
+def test_a_full_disk_is_no_space_by_the_end_at_the_latest(expected: int | None) -> None:
     fd = os.open("/dev/full", os.O_RDWR)
+    writer = HashingWriter(fd, expected=expected)
     try:
-        writer = HashingWriter(fd)
-        with pytest.raises(NoSpace):
-            writer.write(BLOCK)
-        writer.suspend()
+        with pytest.raises(NoSpace):  # by whichever thread writes
+            for _ in range(20):
+                writer.write(BLOCK)
+            writer.finish()
     finally:
+        with contextlib.suppress(NoSpace):
+            writer.suspend()
         os.close(fd)
+
+
+def test_rooms_are_used_again_only_when_their_blocks_are_hashed(fd: int) -> None:
+    writer = HashingWriter(fd)
+    blocks = [os.urandom(READ_SIZE) for _ in range(40)]
+    for block in blocks:
+        room = writer.room()
+        room[:] = block
+        writer.write(room)
+    assert writer.finish() == digest_of(b"".join(blocks))
+    assert os.pread(fd, 50 * READ_SIZE, 0) == b"".join(blocks)
+
+
+def test_room_is_set_aside_ahead_and_none_beyond_the_end(fd: int) -> None:
+    size = 20 * READ_SIZE
+    writer = HashingWriter(fd, expected=size)
+    writer.write(BLOCK)
+    writer.suspend()
+    found = os.fstat(fd)
+    assert found.st_size == len(BLOCK)
+    if found.st_blocks * 512 > len(BLOCK) + 4096 * 2:  # the file system can
+        assert size <= found.st_blocks * 512 < size + READ_SIZE

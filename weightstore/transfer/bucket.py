@@ -148,7 +148,7 @@ class BucketBody:
     def answer(self) -> Answer:
         return self._answer
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, *, into: memoryview | None = None) -> bytes:  # noqa: ARG002 - the protocol's signature
         end = self._answer.end or 0
         if not self._held:
             if self._position >= end:

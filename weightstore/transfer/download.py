@@ -400,7 +400,7 @@ class _Download:
         may_range = state.may_range and self._may_range(body.answer, state)
         began = time.monotonic()
         pace = Pace(self.source, self.limits.slow_s)
-        while data := body.read(READ_SIZE):
+        while data := body.read(READ_SIZE, into=writer.room()):
             writer.write(data)
             self.meter.advance(len(data))
             if self.stop.is_set():

@@ -27,7 +27,7 @@ class FileBody:
     def answer(self) -> Answer:
         return self._answer
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, *, into: memoryview | None = None) -> bytes:  # noqa: ARG002 - the protocol's signature
         try:
             data = os.read(self._fd, min(size, self._left))
         except OSError as error:

@@ -83,23 +83,30 @@ class HttpBody:
         self._host = host
         self._block = blocks.get(self._host, _SMALLEST_BLOCK)
         self._watch = watch
+        # urllib3's own readinto() reads and copies. The answer below it counts its bytes too, where they are declared.
+        raw = getattr(response, "_fp", None)
+        is_plain = self._left is not None and isinstance(raw, http.client.HTTPResponse) and not raw.chunked
+        self._raw: http.client.HTTPResponse | None = raw if is_plain else None
         watch.add(self)
 
     @property
     def answer(self) -> Answer:
         return self._answer
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, *, into: memoryview | None = None) -> bytes | memoryview:
         if self._left == 0:
             return b""
+        data: bytes | memoryview
         wanted = min(size, self._block) if self._left is None else min(size, self._block, self._left)
         began = self.blocked_since = time.monotonic()
         try:
-            if self._block > _SMALLEST_BLOCK:
-                data = self._response.read(wanted, decode_content=False)
-            else:
+            if self._block <= _SMALLEST_BLOCK:
                 data = self._response.read1(wanted, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
+            elif into is not None and self._raw is not None:
+                data = into[: self._raw.readinto(into[:wanted])]
+            else:
+                data = self._response.read(wanted, decode_content=False)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError, AttributeError) as error:
             # ValueError and AttributeError: closed by another thread that wants us to stop.
             raise SourceUnavailable(source=self._source.display, reason=_reason(error)) from None
         finally:
@@ -130,7 +137,8 @@ class HttpBody:
         if self._left == 0:
             # Let urllib3 see the end, so that the connection goes back to the pool.
             try:
-                self._response.read1(1, decode_content=False)
+                if self._raw is None or not self._raw.isclosed():
+                    self._response.read1(1, decode_content=False)
                 self._response.release_conn()
             except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
                 pass

@@ -68,13 +68,16 @@ class Answer:
 
 
 class Body(Protocol):
-    """An open source. ``read`` returns what has arrived, at most ``size`` bytes, and ``b""`` at the end."""
+    """An open source. ``read`` returns what has arrived, at most ``size`` bytes, and nothing at the end."""
 
     @property
     def answer(self) -> Answer: ...
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, *, into: memoryview | None = None) -> bytes | memoryview:
         """Return some bytes.
+
+        They may have been put ``into`` a buffer of at least ``size`` bytes, and are then the beginning of it: memory
+        that is used again costs less than new memory for every block.
 
         Raises:
             SourceUnavailable: the connection was cut, or nothing came within the time-out.
