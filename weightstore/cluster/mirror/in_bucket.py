@@ -58,5 +58,9 @@ class InBucket:
         self._bucket.write(f"{self._prefix}store.json", StoreInfo("group").encode())
         self._bucket.write(self._prefix + INDEX_NAME, index.encode())
 
+    def write_beside(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            self._bucket.write(self._prefix + name, data)
+
     def _key(self, digest: Digest) -> str:
         return f"{self._prefix}blobs/sha256/{digest.hex}"

@@ -139,11 +139,7 @@ def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) ->
 
     Two pushes at once may each replace the index that the other wrote: whoever finds itself missing writes again.
     """
-    mine = index_of(
-        {blob.digest: blob.size for blob in blobs},
-        {blob.digest: blob.refs for blob in blobs},
-        client.catalogs.all(),
-    )
+    mine = _index_of(blobs, client)
     for _ in range(_RACES):
         old = place.read_index() or ModelIndex()
         new = merged(old, mine)
@@ -151,3 +147,16 @@ def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) ->
             return
         place.replace_index(new)
     raise StoreError(place=place.display, reason="others keep replacing the index. Run it again when they are done")
+
+
+def index_after(blobs: Iterable[Outgoing], old: ModelIndex | None, *, client: Client) -> ModelIndex:
+    """Return what a mirror's index will be when it tells of some blobs as well."""
+    return merged(old or ModelIndex(), _index_of(list(blobs), client))
+
+
+def _index_of(blobs: Sequence[Outgoing], client: Client) -> ModelIndex:
+    return index_of(
+        {blob.digest: blob.size for blob in blobs},
+        {blob.digest: blob.refs for blob in blobs},
+        client.catalogs.all(),
+    )
