@@ -12,6 +12,7 @@ from weightstore.cli.mirror_carried import (
     carried_as_json,
     carried_from,
     carried_to,
+    nothing_carried,
     state_as_json,
     state_at,
     state_lines,
@@ -245,7 +246,8 @@ def pull(
         return
     report = fetch(plan, settings=settings, client=client, jobs=jobs)
     record_believed(report, prepared.believed, client=client)
-    carried = carried_from(place, client=client)
+    came = any(result.obtained is not None for result in report.results)
+    carried = carried_from(place, client=client) if came else nothing_carried()
     code = exit_code(report) or (NotPresent.exit_code if prepared.skipped and not everything else 0)
     if settings.json:
         settings.print_json(

@@ -30,14 +30,21 @@ def carried_from(place: Place, *, client: Client) -> Carried:
     """Bring the signed index of a mirror to the writable store, so that it can be served as a signed mirror."""
     from weightstore.cluster.index import build_index  # start-up: not for --help
     from weightstore.cluster.mirror.directory import Directory
-    from weightstore.cluster.mirror.signature import Carried, Decision, carry
+    from weightstore.cluster.mirror.signature import carry
 
     layout = client.obtainer.layers()[-1].layout
     if layout is None:  # nothing came
-        return Carried(Decision("none"))
+        return nothing_carried()
     home = Directory(layout.root, client.receipts)
     index = build_index(layout, client.catalogs.all())
     return carry(place.source, home, index, client=client, now=datetime.now(UTC), has_to_be_believed=True)
+
+
+def nothing_carried() -> Carried:
+    """Return what became of a signed index where nothing was that it could be about."""
+    from weightstore.cluster.mirror.signature import Carried, Decision  # start-up: not for --help
+
+    return Carried(Decision("none"))
 
 
 def state_at(place: Place, index: ModelIndex, *, client: Client) -> State:

@@ -35,7 +35,9 @@ def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, tr
 
     def known(one: Wanted) -> Digest | None:
         digest = client.obtainer.known_digest(one)
-        return vouchers.ask(one) if digest is None and vouchers is not None else digest
+        if digest is None and vouchers is not None and (word := vouchers.ask(one)) is not None and word.claim:
+            return word.claim.entry.digest
+        return digest
 
     if wanted is not None and not trusted:
         return plan_pull(wanted, None, known=known, trusted=False)
