@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,13 +13,15 @@ import pytest
 from tests.cli.conftest import Run, Site
 from tests.servers.hostile import HostileServer
 
+PLAIN = b"plain" * 5000
 pytestmark = pytest.mark.needs("ssh-keygen")
 
 
 @pytest.fixture
 def mirror(site: Site, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A signed mirror of one of three weights, on a machine where nothing is known of them, whose origin is off."""
-    run("prefetch", "Small_Weights.B")
+    """A signed mirror, seen from a machine where nothing is known of what it has, and whose origin is off."""
+    site.server.serve("/plain.pth", PLAIN)
+    run("prefetch", "Small_Weights.B", site.server.url("/plain.pth"))
     run("mirror", "push", "mirror", "--all")
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], cwd=tmp_path, check=True)
     kind, key, *_ = (tmp_path / "key.pub").read_text().split()
@@ -88,12 +91,13 @@ def test_why_remembers_offline_what_a_fetch_believed_and_asks_nobody(
         assert not web.requests
         assert json.loads(run("why", "small", "--json").stdout)["known_by"] == "signature"
         assert {request.path for request in web.requests} == {"/signed-index.json", "/signed-index.json.sig"}
-        run("prefetch", "small")
+        plain, digest = site.server.url("/plain.pth"), hashlib.sha256(PLAIN).hexdigest()
+        run("prefetch", plain)
         asked = len(web.requests)
-        told = json.loads(run("why", "small", "--offline", "--json").stdout)
+        told = json.loads(run("why", plain, "--offline", "--json").stdout)
         assert told["steps"][0]["place"] == "signed index read earlier"
-        assert told["steps"][0]["answer"].endswith(f"says sha256:{site.digest('B')}")
-        assert told["path"] == str(site.blob("B"))
+        assert told["steps"][0]["answer"].endswith(f"says sha256:{digest}")
+        assert told["path"] == str(site.home / "blobs/sha256" / digest)
         assert told["signed"] == {"mirror": None, "signer": "ada@example.org", "expires": until(mirror)}
         assert len(web.requests) == asked
 
