@@ -9,14 +9,18 @@ import click
 
 from weightstore.cli import units
 from weightstore.cli.mirror_carried import (
+    OMS_GAP,
     carried_as_json,
     carried_from,
     carried_to,
     nothing_carried,
+    oms_at,
+    oms_carried_to,
     state_as_json,
     state_at,
     state_lines,
     tell_carried,
+    tell_oms,
 )
 from weightstore.cli.mirror_sign import command as sign
 from weightstore.cli.mirror_verify import command as verify
@@ -171,6 +175,7 @@ def push(
     code = max((done.error.exit_code for done in results if done.error is not None), default=0)
     pushed = [done.blob for done in results if done.status == "pushed"]
     carried = carried_to(place, place.read_index(), client=client)
+    oms = oms_carried_to(place, client=client)
     if settings.json:
         settings.print_json(
             {
@@ -179,6 +184,7 @@ def push(
                 "blobs": [_pushed_as_json(done) for done in results],
                 "pushed_bytes": _bytes(pushed),
                 "signature": carried_as_json(carried),
+                "oms": {"status": oms.status, "matches": oms.matches},
                 "exit_code": code,
             }
         )
@@ -186,6 +192,7 @@ def push(
         failed = sum(done.status in {"failed", "cancelled"} for done in results)
         settings.say(f"{len(pushed)} pushed, {len(plan.present)} there already, {failed} failed")
     tell_carried(settings, carried, place.display)
+    tell_oms(settings, oms, place.display)
     click.get_current_context().exit(code)
 
 
@@ -282,13 +289,16 @@ def status(settings: Settings, *, mirror: str) -> None:
     blobs = held(client)
     there = place.present({blob.digest: blob.size for blob in blobs}, known)
     found = compare(blobs, there, known)
-    state = state_at(place, known, client=client)
+    state, oms = state_at(place, known, client=client), oms_at(place, client=client)
     if settings.json:
-        settings.print_json({**_difference_as_json(place.display, found, known), "signature": state_as_json(state)})
+        signed = {"signature": state_as_json(state), "oms": None if oms is None else {"matches": oms}}
+        settings.print_json({**_difference_as_json(place.display, found, known), **signed})
         return
     _print_difference(settings, place.display, found)
     for line in state_lines(state, place.display):
         settings.say(line)
+    if oms is not None:
+        settings.say("model.sig is over the files that are there" if oms else f"note: {OMS_GAP}")
 
 
 def _print_difference(settings: Settings, display: str, found: Difference) -> None:

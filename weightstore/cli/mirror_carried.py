@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
     from weightstore.cluster.index import ModelIndex
+    from weightstore.cluster.mirror.oms_files import OmsState
     from weightstore.cluster.mirror.place import Place
     from weightstore.cluster.mirror.signature import Carried, Coverage, State
     from weightstore.signing.document import Statement
@@ -52,6 +53,34 @@ def state_at(place: Place, index: ModelIndex, *, client: Client) -> State:
     from weightstore.cluster.mirror.signature import state_of  # start-up: not for --help
 
     return state_of(place, index, client=client, now=datetime.now(UTC))
+
+
+def oms_carried_to(place: Place, *, client: Client) -> OmsState:
+    """Bring the OMS signature of the writable store to a mirror that has the very same files."""
+    from weightstore.cluster.mirror.oms_files import carry_oms  # start-up: not for --help
+    from weightstore.source import Source
+
+    return carry_oms(Source.of_path(client.config.home), place, client=client)
+
+
+def oms_at(place: Place, *, client: Client) -> bool | None:
+    """Tell whether the OMS signature at a mirror is over its files; None where there is none, or nobody can tell."""
+    from weightstore.cluster.mirror.oms_files import oms_state  # start-up: not for --help
+
+    return oms_state(place, client=client)
+
+
+def tell_oms(settings: Settings, state: OmsState, display: str) -> None:
+    """Tell whether an OMS signature was carried, and whether the one at a mirror is still over its files."""
+    if state.status == "carried":
+        settings.say("carried model.sig")
+    elif state.status == "refused":
+        settings.note(f"model.sig is not carried to {display}: it is over other files than lie there")
+    if state.matches is False:
+        settings.note(f"{display}: {OMS_GAP}")
+
+
+OMS_GAP = "its model.sig is over other files than lie there now. Sign them: weightstore mirror sign --oms"
 
 
 def tell_carried(

@@ -191,6 +191,14 @@ def _resources(bundle: bytes) -> Mapping[str, str]:
     return {one["name"]: f"{one['algorithm']}:{one['digest']}" for one in statement["predicate"]["resources"]}
 
 
+def signed_resources(bundle: bytes) -> Mapping[str, str] | None:
+    """Return the digest of each file that a signature says it is over, unverified; None where it is no signature."""
+    try:
+        return _resources(bundle)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
 def _digest_in(name: str) -> str | None:
     """Return the digest that a file's name states, None where it states none."""
     directory, _, hexadecimal = name.rpartition("/")

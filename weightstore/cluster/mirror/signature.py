@@ -16,7 +16,7 @@ from weightstore.signing.signers import read_signers
 from weightstore.signing.trusted import inside, read_documents, signed_index
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from weightstore.client import Client
@@ -88,8 +88,7 @@ def decide(brought: Statement | None, there: Statement | None, index: ModelIndex
         return Decision("refused", f"it expired at {timestamp(brought.index.expires)}")
     mine = coverage(brought.index, index)
     if mine.differing:
-        count, first = len(mine.differing), mine.differing[0]
-        return Decision("refused", f"it says another digest than the index there of {count} sources, like {first}")
+        return Decision("refused", f"it says another digest than the index there of {_some(mine.differing)}")
     if not mine.covered:
         return Decision("refused", "it says nothing of what is there")
     if there is None:
@@ -98,11 +97,15 @@ def decide(brought: Statement | None, there: Statement | None, index: ModelIndex
         return Decision("refused", f"the one there is newer (version {there.index.version})")
     if there.key == brought.key or there.index.expires <= now:
         return Decision("carried")
-    lost = set(coverage(there.index, index).covered) - set(mine.covered)
+    lost = [source for source in coverage(there.index, index).covered if source not in set(mine.covered)]
     if lost:
         by = f"the one there is by another key, {there.fingerprint}"
-        return Decision("refused", f"{by}, and says of {len(lost)} sources what this one does not")
+        return Decision("refused", f"{by}, and vouches for {_some(lost)}, which this one does not")
     return Decision("carried")
+
+
+def _some(sources: Sequence[Source]) -> str:
+    return str(sources[0]) if len(sources) == 1 else f"{sources[0]} and {len(sources) - 1} more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,7 @@ def carry(
     Raises:
         TransferError, StoreError: it cannot be written.
     """
-    there, damage = _read_there(place, client)
+    there, damage, is_known = _read_there(place, client)
     try:
         brought = read_statement(origin, client=client)
         if brought is not None and has_to_be_believed and client.config.allowed_signers is not None:
@@ -176,6 +179,8 @@ def carry(
         decision = Decision("refused", getattr(error, "reason", "") or str(error))
     else:
         decision = decide(brought, there, index, now=now)
+        if decision.status == "carried" and not is_known:
+            decision = Decision("refused", f"what lies there cannot be read: {damage}")
         if decision.status == "carried" and brought is not None:
             if not dry_run:
                 place.write_beside(files_of(brought))
@@ -183,13 +188,16 @@ def carry(
     return Carried(decision, there, coverage(there.index, index) if there is not None else None, damage)
 
 
-def _read_there(place: Place, client: Client) -> tuple[Statement | None, str]:
+def _read_there(place: Place, client: Client) -> tuple[Statement | None, str, bool]:
+    """Return what lies at a place; why it is none that can be used; and whether that is known, or could not be read."""
     try:
-        return read_statement(place.source, client=client), ""
+        return read_statement(place.source, client=client), "", True
     except SourceNotFound:  # no bucket, no directory: it is about to be made
-        return None, ""
-    except (UntrustedIndex, TransferError, MissingDependency) as error:
-        return None, getattr(error, "reason", "") or str(error)
+        return None, "", True
+    except UntrustedIndex as error:
+        return None, error.reason, True
+    except (TransferError, MissingDependency) as error:
+        return None, getattr(error, "reason", "") or str(error), False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +229,7 @@ def state_of(place: Place, index: ModelIndex, *, client: Client, now: datetime) 
     Raises:
         InvalidConfig: the file of signers cannot be used.
     """
-    statement, reason = _read_there(place, client)
+    statement, reason, _ = _read_there(place, client)
     if statement is None:
         return State(None, reason=reason)
     signer = ""
