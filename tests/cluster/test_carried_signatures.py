@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -311,6 +312,67 @@ def test_what_this_machine_does_not_know_is_signed_for_only_on_request(
     assert {one["source"] for one in report["left_out"]} == {site.url("B"), site.url("C")}
     report = json.loads(run("mirror", "sign", place, "--key", key, "--trust-mirror", "--json").stdout)
     assert report["entries"] == 3
+
+
+@pytest.mark.usefixtures("signed")
+@pytest.mark.needs("docker-registry", "skopeo")
+def test_skopeo_brings_the_very_files_out_of_a_registry(
+    site: Site, run: Run, registry: DockerRegistry, tmp_path: Path
+) -> None:
+    run("mirror", "push", f"oci://{registry.address}/judged", "--all")
+    source = f"docker://{registry.address}/judged:weightstore-signed"
+    command = ["skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", source, f"dir:{tmp_path / 'copy'}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    manifest = json.loads((tmp_path / "copy/manifest.json").read_bytes())
+    files = {
+        layer["annotations"]["org.opencontainers.image.title"]: tmp_path / "copy" / layer["digest"].partition(":")[2]
+        for layer in manifest["layers"]
+    }
+    assert list(files) == list(FILES)
+    judge({name: path.read_bytes() for name, path in files.items()}, tmp_path / "signers")
+
+
+@needs_s3
+@pytest.mark.usefixtures("signed")
+def test_amazons_own_client_brings_the_very_files_out_of_a_bucket(
+    run: Run, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    run("mirror", "push", "s3://weights/judged", "--all")
+    program = """
+import boto3, sys
+for name in sys.argv[1:]:
+    boto3.client("s3", region_name="us-east-1").download_file("weights", f"judged/{name}", name)
+"""
+    subprocess.run([sys.executable, "-c", program, *FILES], cwd=tmp_path, check=True, timeout=60)
+    judge({name: (tmp_path / name).read_bytes() for name in FILES}, tmp_path / "signers")
+
+
+@pytest.mark.needs("docker-registry")
+def test_a_registry_that_was_never_signed_is_passed_over_in_silence(
+    site: Site, run: Run, key: Path, registry: DockerRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("prefetch", "Small_Weights.A")
+    run("mirror", "push", f"oci://{registry.address}/unsigned", "--all")
+    shutil.rmtree(site.home)
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", f"oci://{registry.address}/unsigned")
+    told = run("prefetch", "Small_Weights.A").stderr  # which nobody vouches for, so the origin is asked
+    assert "passed over" not in told
+    assert site.blob("A").exists()
+
+
+@pytest.mark.usefixtures("signed")
+def test_a_signature_that_cannot_be_kept_does_not_spoil_a_pull(
+    site: Site, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("mirror", "push", "mirror", "--all")
+    home = become_somebody_else(site, monkeypatch, tmp_path)
+    (home / FILES[0]).mkdir(parents=True)
+    run("init")
+    told = run("mirror", "pull", "mirror", "--all").stderr
+    assert "the signed index is not carried" in told
+    assert "3 fetched, 0 present" in told
 
 
 @pytest.mark.usefixtures("signed")

@@ -31,14 +31,18 @@ def carried_from(place: Place, *, client: Client) -> Carried:
     """Bring the signed index of a mirror to the writable store, so that it can be served as a signed mirror."""
     from weightstore.cluster.index import build_index  # start-up: not for --help
     from weightstore.cluster.mirror.directory import Directory
-    from weightstore.cluster.mirror.signature import carry
+    from weightstore.cluster.mirror.signature import Carried, Decision, carry
+    from weightstore.errors import StoreError
 
     layout = client.obtainer.layers()[-1].layout
     if layout is None:  # nothing came
         return nothing_carried()
     home = Directory(layout.root, client.receipts)
     index = build_index(layout, client.catalogs.all())
-    return carry(place.source, home, index, client=client, now=datetime.now(UTC), has_to_be_believed=True)
+    try:
+        return carry(place.source, home, index, client=client, now=datetime.now(UTC), has_to_be_believed=True)
+    except StoreError as error:  # members of a group may add blobs to a store whose directory is not theirs to write
+        return Carried(Decision("refused", error.reason))
 
 
 def nothing_carried() -> Carried:

@@ -124,8 +124,8 @@ def _vouched(plan: Plan) -> list[str]:
         if word is not None and word.expires is not None:
             place = f"the signed index of mirror {word.mirror}" if word.mirror else "a signed index read earlier"
             until = word.expires.strftime("%Y-%m-%d %H:%M UTC")
-            names.setdefault(f"{place}, by {word.signer}, valid until {until}", []).append(item.wanted.name)
-    return [f"by {whose}: {', '.join(told)}" for whose, told in names.items()]
+            names.setdefault(f"{place}, signed by {word.signer}, valid until {until}", []).append(item.wanted.name)
+    return [f"known by {whose}: {', '.join(told)}" for whose, told in names.items()]
 
 
 def _what(item: Item, client: Client) -> tuple[str, str]:
