@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.cli.conftest import Run, Site
 from tests.cluster.test_mirror import ALL, blobs_in
@@ -19,6 +20,8 @@ from tests.servers.nginx import Nginx
 from tests.servers.registry import DockerRegistry
 from tests.servers.s3 import S3Server
 from weightstore.client import Client
+from weightstore.cluster.mirror.places import open_place
+from weightstore.signing.sshsig import armoured, signed_bytes
 from weightstore.source import Source
 
 pytestmark = pytest.mark.needs("ssh-keygen")
@@ -109,6 +112,11 @@ def lying_at(place: str) -> dict[str, bytes]:
             body.close()
         found[name] = b"".join(pieces)
     return found
+
+
+def put(place: str, files: dict[str, bytes]) -> None:
+    """Put files beside the index of a place, as whoever may write there can."""
+    open_place(place, client=Client(), writable=True).write_beside(files)
 
 
 def judge(files: dict[str, bytes], signers: Path, who: str = "ada@example.org") -> None:
@@ -312,6 +320,63 @@ def test_what_this_machine_does_not_know_is_signed_for_only_on_request(
     assert {one["source"] for one in report["left_out"]} == {site.url("B"), site.url("C")}
     report = json.loads(run("mirror", "sign", place, "--key", key, "--trust-mirror", "--json").stdout)
     assert report["entries"] == 3
+
+
+@pytest.mark.usefixtures("signed")
+def test_what_was_changed_at_a_place_is_found_out_told_and_replaced_by_the_next_push(
+    site: Site, run: Run, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("mirror", "push", place, "--all")
+    good = lying_at(place)
+    forged = good[FILES[0]].replace(site.digest("B").encode(), site.digest("A").encode())
+    put(place, {**good, FILES[0]: forged})
+    assert "the signature is not of this text" in run("mirror", "verify", place, code=5).stderr
+    status = json.loads(run("mirror", "status", place, "--json").stdout)["signature"]
+    assert (status["reason"], status["key"]) == ("the signature is not of this text", None)
+    assert "not to be believed" in run("mirror", "status", place).stderr
+    with monkeypatch.context() as patched:
+        home = tmp_path / "users"
+        patched.setenv("WEIGHTSTORE_HOME", str(home))
+        patched.setenv("WEIGHTSTORE_STATE", str(tmp_path / "users-state"))
+        patched.setenv("WEIGHTSTORE_MIRRORS", place)
+        patched.setenv("WEIGHTSTORE_ORDER", "layers,mirrors")
+        assert "is passed over" in run("prefetch", "small", code=4).stderr
+        assert not (home / "blobs/sha256" / site.digest("A")).exists()
+    run("mirror", "push", place, "--all")
+    assert lying_at(place) == good
+
+
+@pytest.mark.usefixtures("signed")
+def test_an_older_one_that_somebody_put_back_is_found_out(run: Run, place: str, sign_home: Callable[..., None]) -> None:
+    run("mirror", "push", place, "--all")
+    old = lying_at(place)
+    sign_home()
+    run("mirror", "push", place, "--all")
+    run("mirror", "verify", place)
+    put(place, old)
+    assert "was seen before: somebody serves an old one" in run("mirror", "verify", place, code=5).stderr
+    reason = json.loads(run("mirror", "status", place, "--json").stdout)["signature"]["reason"]
+    assert "was seen before" in reason
+
+
+@pytest.mark.usefixtures("signed")
+def test_a_strangers_word_is_in_nobodys_way(run: Run, place: str, tmp_path: Path) -> None:
+    run("mirror", "push", place, "--all")
+    good = lying_at(place)
+    stranger = Ed25519PrivateKey.generate()
+    document = json.dumps(json.loads(good[FILES[0]]) | {"version": 1 << 53}).encode()
+    proof = stranger.sign(signed_bytes(document, "weightstore-index"))
+    signature = armoured(stranger.public_key().public_bytes_raw(), "weightstore-index", proof)
+    put(place, {FILES[0]: document, FILES[1]: signature})
+    assert "nobody in allowed_signers" in run("mirror", "verify", place, code=5).stderr
+    assert "Remove signed-index.json first" in run("mirror", "sign", place, "--key", tmp_path / "ada", code=2).stderr
+    run("mirror", "push", place, "--all")
+    assert lying_at(place) == good
+
+
+def test_what_a_web_server_has_cannot_be_signed_there(run: Run, key: Path) -> None:
+    told = run("mirror", "sign", "https://weights.example.org", "--key", key, code=2).stderr
+    assert "Push to the directory that it serves" in told
 
 
 @pytest.mark.usefixtures("signed")

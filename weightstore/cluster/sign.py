@@ -13,7 +13,15 @@ from weightstore.cluster.mirror.pull import index_of_place, pinned_by_catalog
 from weightstore.cluster.mirror.signature import files_of
 from weightstore.errors import BlobDamaged, InvalidInput, InvalidRecord, NotAStore
 from weightstore.records import Wanted
-from weightstore.signing.document import DOCUMENT_LIMIT, SIGNATURE, SIGNED_INDEX, SignedEntry, SignedIndex, Statement
+from weightstore.signing.document import (
+    DOCUMENT_LIMIT,
+    LAST_VERSION,
+    SIGNATURE,
+    SIGNED_INDEX,
+    SignedEntry,
+    SignedIndex,
+    Statement,
+)
 from weightstore.signing.sshsig import NAMESPACE, BadSignature, Signature, sign
 from weightstore.signing.trusted import inside, read_documents
 from weightstore.store.blobs import open_verified
@@ -144,6 +152,8 @@ def _statement(
 ) -> Statement:
     # By the clock, so that a mirror that was made anew goes on beyond what its users have seen.
     version = max(int(now.timestamp()), highest + 1)
+    if version > LAST_VERSION:
+        raise InvalidInput(f"the signed index there has the last version that there is. Remove {SIGNED_INDEX} first")
     index = SignedIndex(version, expires.replace(microsecond=0), entries)  # as it is written
     document = index.encode()
     if len(document) > DOCUMENT_LIMIT:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SIGNED_INDEX = "signed-index.json"
 SIGNATURE = "signed-index.json.sig"
 DOCUMENT_LIMIT = 64 << 20
-_MOST = 1 << 53  # what every JSON reader holds exactly
+LAST_VERSION = 1 << 53  # what every JSON reader holds exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class SignedIndex:
         if (form := fields.take("format", int)) != 1:
             raise fields.error(f"format {form}; this weightstore reads format 1")
         version, expires = fields.take("version", int), fields.take_time("expires")
-        if not 0 < version <= _MOST:
+        if not 0 < version <= LAST_VERSION:
             raise fields.error("'version' is not a positive number")
         entries = []
         for one in fields.take_each("entries"):

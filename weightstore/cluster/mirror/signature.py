@@ -13,6 +13,7 @@ from weightstore.errors import MissingDependency, SourceNotFound, TransferError,
 from weightstore.records import timestamp
 from weightstore.signing.document import SIGNATURE, SIGNED_INDEX, Statement
 from weightstore.signing.signers import read_signers
+from weightstore.signing.sshsig import NAMESPACE
 from weightstore.signing.trusted import inside, read_documents, signed_index
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ def carry(
 
     Raises:
         TransferError, StoreError: it cannot be written.
+        InvalidConfig: the file of signers cannot be used.
     """
     there, damage, is_known = _read_there(place, client)
     try:
@@ -178,7 +180,9 @@ def carry(
     except (UntrustedIndex, TransferError, MissingDependency) as error:
         decision = Decision("refused", getattr(error, "reason", "") or str(error))
     else:
-        decision = decide(brought, there, index, now=now)
+        # One by a key that nobody is allowed to sign with is none that users could have seen.
+        counts = there if there is not None and _may_sign(there, client) else None
+        decision = decide(brought, counts, index, now=now)
         if decision.status == "carried" and not is_known:
             decision = Decision("refused", f"what lies there cannot be read: {damage}")
         if decision.status == "carried" and brought is not None:
@@ -243,6 +247,14 @@ def state_of(place: Place, index: ModelIndex, *, client: Client, now: datetime) 
     elif statement.index.expires <= now:
         reason = f"it expired at {timestamp(statement.index.expires)}"
     return State(statement, signer, reason, coverage(statement.index, index))
+
+
+def _may_sign(statement: Statement, client: Client) -> bool:
+    """Tell whether a key is somebody's who may sign, as far as the configuration names any."""
+    if client.config.allowed_signers is None:
+        return True
+    signers = read_signers(client.config.allowed_signers)
+    return any(signer.key == statement.key and signer.may_sign(NAMESPACE) for signer in signers)
 
 
 def _believed(source: Source, client: Client, now: datetime) -> Believed | None:
