@@ -66,6 +66,15 @@ def test_why_says_why_a_signed_index_is_not_believed(run: Run, mirror: Path) -> 
     assert step["answer"] == "there is none"
 
 
+def test_why_says_that_a_mirror_does_not_answer(run: Run, mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HostileServer() as web:
+        gone = web.url("/")
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", f"{gone} {mirror}")
+    told = json.loads(run("why", "small", "--json").stdout)
+    assert told["steps"][0] == {"place": f"signed index of mirror {gone}", "answer": "cannot be read: no connection"}
+    assert told["signed"]["mirror"] == f"file://{mirror}"
+
+
 def test_why_says_that_the_pin_does_not_agree(site: Site, run: Run, mirror: Path) -> None:
     forged = json.loads(site.catalog.read_text())
     forged["enums"]["Small_Weights"]["entries"]["B"]["pin"] = "0" * 8

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from weightstore.errors import InvalidInput, InvalidRecord, MissingDependency, WeightStoreError
+from weightstore.errors import InvalidInput, InvalidRecord, MissingDependency, UntrustedIndex, WeightStoreError
 from weightstore.records import timestamp
 from weightstore.signing.claims import Claim, recall, remember
 from weightstore.signing.signers import read_signers
@@ -39,7 +39,7 @@ class Word:
         expires: until when it counts; None likewise.
         claim: what it says, also where the caller's pin does not agree; None where it says nothing.
         agrees: whether the claim is something that the caller's pin and size allow.
-        reason: why nothing is believed of this mirror.
+        reason: why it is not to be had, or not believed; empty where there is none.
     """
 
     mirror: Source | None
@@ -52,8 +52,7 @@ class Word:
     def told(self, wanted: Wanted) -> str:
         """Return what it says of some weights, in words."""
         if self.expires is None:
-            passed_over = self.reason if self.reason == _OFFLINE else f"not believed: {self.reason}"
-            return passed_over if self.reason else "there is none"
+            return self.reason or "there is none"
         signed = f"signed by {self.signer}, valid until {timestamp(self.expires)}"
         if self.claim is None:
             return f"{signed}, says nothing of it"
@@ -159,7 +158,8 @@ class Vouchers:
             raise  # ours to mend, and not the mirror's fault
         except WeightStoreError as error:
             self._note(f"what mirror {mirror} says of sources is passed over: {error}")
-            return _Heard(mirror, None, {}, getattr(error, "reason", "") or str(error))
+            what = "not believed" if isinstance(error, UntrustedIndex) else "cannot be read"
+            return _Heard(mirror, None, {}, f"{what}: {getattr(error, 'reason', '') or error}")
         return _Heard(mirror, believed, believed.index.by_source if believed is not None else {})
 
 
@@ -169,7 +169,7 @@ def _word(heard: _Heard, wanted: Wanted, now: datetime) -> Word:
         return Word(heard.mirror, reason=heard.reason)
     expires = believed.index.expires
     if expires <= now:
-        return Word(heard.mirror, reason=f"it expired at {timestamp(expires)}")
+        return Word(heard.mirror, reason=f"not believed: it expired at {timestamp(expires)}")
     said = [heard.entries[source] for source in wanted.sources if source in heard.entries]
     claims = [Claim(entry, expires, believed.signer.key) for entry in said]
     agreeing = next((claim for claim in claims if _agree(wanted, claim)), None)

@@ -234,6 +234,7 @@ class _Watch:
             figures = self._shelf.figures
             began = time.perf_counter()
             figures.in_flight += 1
+            SENT.set(0)  # a connection's requests are one task's
             status = 499  # nginx's number for a client that left
             try:
                 response = await handler(request)
@@ -248,7 +249,7 @@ class _Watch:
                 raise
             finally:
                 figures.in_flight -= 1
-                sent = int(request.get(SENT, 0))
+                sent = SENT.get()
                 figures.bytes_sent += sent
                 method = request.method if request.method in {"GET", "HEAD"} else "other"
                 figures.requests[_dialect(request), method, status] += 1
