@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.index import build_index, parse_index, write_index
-from weightstore.cluster.mirror.oms_files import Files
 from weightstore.errors import StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs
@@ -83,13 +82,12 @@ class Directory:
     def replace_index(self, index: ModelIndex) -> None:
         write_index(self._layout(), index, receipts=self._receipts)
 
-    def files(self) -> Files | None:
+    def blob_names(self) -> frozenset[str]:
         layout = open_layout(self.root, strict=True)
-        index = read_index_file(layout) if layout is not None else None
-        if layout is None or index is None:
-            return None
+        if layout is None:
+            return frozenset()
         with translated(layout.blobs):
-            return Files(frozenset(os.listdir(layout.blobs)), index)
+            return frozenset(os.listdir(layout.blobs))
 
     def write_beside(self, files: Mapping[str, bytes]) -> None:
         layout = self._layout()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.index import parse_index
-from weightstore.cluster.mirror.oms_files import Files
 from weightstore.errors import RefusedResponse, SourceNotFound
 from weightstore.records import StoreInfo
 from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
@@ -35,10 +34,6 @@ class InBucket:
         return self.source.display
 
     def read_index(self) -> ModelIndex | None:
-        data = self._read_index()
-        return parse_index(data, place=f"{self.display}/{INDEX_NAME}") if data is not None else None
-
-    def _read_index(self) -> bytes | None:
         key = self._prefix + INDEX_NAME
         try:
             size = self._bucket.size(key)
@@ -46,7 +41,7 @@ class InBucket:
             return None
         if size > INDEX_LIMIT:
             raise RefusedResponse(source=self.display, reason=f"its index has more than {INDEX_LIMIT} bytes")
-        return self._bucket.read(key, 0, size)
+        return parse_index(self._bucket.read(key, 0, size), place=f"{self.display}/{INDEX_NAME}")
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:  # noqa: ARG002 - it can look
         sizes = self._bucket.sizes(f"{self._prefix}blobs/sha256/")
@@ -63,15 +58,13 @@ class InBucket:
         self._bucket.write(f"{self._prefix}store.json", StoreInfo("group").encode())
         self._bucket.write(self._prefix + INDEX_NAME, index.encode())
 
-    def files(self) -> Files | None:
-        index, prefix = self._read_index(), f"{self._prefix}blobs/sha256/"
-        if index is None:
-            return None
-        return Files(frozenset(key.removeprefix(prefix) for key in self._bucket.sizes(prefix)), index)
-
     def write_beside(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():
             self._bucket.write(self._prefix + name, data)
+
+    def blob_names(self) -> frozenset[str]:
+        prefix = f"{self._prefix}blobs/sha256/"
+        return frozenset(key.removeprefix(prefix) for key in self._bucket.sizes(prefix))
 
     def _key(self, digest: Digest) -> str:
         return f"{self._prefix}blobs/sha256/{digest.hex}"

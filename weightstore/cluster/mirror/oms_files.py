@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from weightstore.cluster.mirror.web import inside, read_small
 from weightstore.cluster.oms import OMS_LIMIT, OMS_SIGNATURE, signed_resources
 from weightstore.errors import AccessDenied, SourceNotFound
-from weightstore.store.image import INDEX_NAME
+from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
 from weightstore.store.layout import OCI_LAYOUT
 
 if TYPE_CHECKING:
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from weightstore.source import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """What a place has: the names in ``blobs/sha256``, and the bytes of its index."""
-
-    blobs: frozenset[str]
-    index: bytes
-
-
 @runtime_checkable
 class HoldsFiles(Protocol):
     """A place that has files, and can list them."""
@@ -39,22 +31,19 @@ class HoldsFiles(Protocol):
     @property
     def source(self) -> Source: ...
 
-    def files(self) -> Files | None:
-        """Return what it has; None where it has no index."""
+    def blob_names(self) -> frozenset[str]:
+        """Return the names of all files in ``blobs/sha256``."""
         ...
 
     def write_beside(self, files: Mapping[str, bytes]) -> None: ...
 
 
-def is_over(bundle: bytes, files: Files | None) -> bool:
+def is_over(bundle: bytes, *, blobs: frozenset[str], index: bytes) -> bool:
     """Tell whether a signature is over exactly the files of a place, by the names and digests in it."""
-    resources = signed_resources(bundle)
-    if resources is None or files is None:
-        return False
-    expected = {f"blobs/sha256/{name}": f"sha256:{name}" for name in files.blobs}
-    small = {INDEX_NAME: files.index, "oci-layout": OCI_LAYOUT}
+    expected = {f"blobs/sha256/{name}": f"sha256:{name}" for name in blobs}
+    small = {INDEX_NAME: index, "oci-layout": OCI_LAYOUT}
     expected |= {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in small.items()}
-    return resources == expected
+    return signed_resources(bundle) == expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +68,27 @@ def carry_oms(origin: Source, place: Place, *, client: Client) -> OmsState:
     brought, there = (_read(source, client) for source in (origin, place.source))
     if brought is None and there is None:
         return OmsState("none")
-    files = place.files()
-    if brought is not None and brought != there and is_over(brought, files):
+    index, blobs = _read(place.source, client, INDEX_NAME, INDEX_LIMIT) or b"", place.blob_names()
+    if brought is not None and brought != there and is_over(brought, blobs=blobs, index=index):
         place.write_beside({OMS_SIGNATURE: brought})
         return OmsState("carried", matches=True)
     status: Literal["none", "present", "refused"] = "none" if brought is None else "refused"
     if brought is not None and brought == there:
         status = "present"
-    return OmsState(status, matches=is_over(there, files) if there is not None else None)
+    return OmsState(status, matches=is_over(there, blobs=blobs, index=index) if there is not None else None)
 
 
 def oms_state(place: Place, *, client: Client) -> bool | None:
     """Tell whether the OMS signature at a place is over its files; None where there is none, or no list of them."""
     if not isinstance(place, HoldsFiles) or (there := _read(place.source, client)) is None:
         return None
-    return is_over(there, place.files())
+    index = _read(place.source, client, INDEX_NAME, INDEX_LIMIT) or b""
+    return is_over(there, blobs=place.blob_names(), index=index)
 
 
-def _read(source: Source, client: Client) -> bytes | None:
-    file = inside(source, OMS_SIGNATURE)
+def _read(source: Source, client: Client, name: str = OMS_SIGNATURE, limit: int = OMS_LIMIT) -> bytes | None:
+    file = inside(source, name)
     try:
-        return read_small(client.obtainer.transports().transport_for(file), file, OMS_LIMIT)
+        return read_small(client.obtainer.transports().transport_for(file), file, limit)
     except (SourceNotFound, AccessDenied):  # a bucket that may not be listed says that of what is not there
         return None

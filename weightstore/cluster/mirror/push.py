@@ -139,7 +139,11 @@ def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) ->
 
     Two pushes at once may each replace the index that the other wrote: whoever finds itself missing writes again.
     """
-    mine = _index_of(blobs, client)
+    mine = index_of(
+        {blob.digest: blob.size for blob in blobs},
+        {blob.digest: blob.refs for blob in blobs},
+        client.catalogs.all(),
+    )
     for _ in range(_RACES):
         old = place.read_index() or ModelIndex()
         new = merged(old, mine)
@@ -149,14 +153,9 @@ def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) ->
     raise StoreError(place=place.display, reason="others keep replacing the index. Run it again when they are done")
 
 
-def index_after(blobs: Iterable[Outgoing], old: ModelIndex | None, *, client: Client) -> ModelIndex:
+def index_after(blobs: Sequence[Outgoing], old: ModelIndex | None, *, client: Client) -> ModelIndex:
     """Return what a mirror's index will be when it tells of some blobs as well."""
-    return merged(old or ModelIndex(), _index_of(list(blobs), client))
-
-
-def _index_of(blobs: Sequence[Outgoing], client: Client) -> ModelIndex:
-    return index_of(
-        {blob.digest: blob.size for blob in blobs},
-        {blob.digest: blob.refs for blob in blobs},
-        client.catalogs.all(),
+    sizes = {blob.digest: blob.size for blob in blobs}
+    return merged(
+        old or ModelIndex(), index_of(sizes, {blob.digest: blob.refs for blob in blobs}, client.catalogs.all())
     )
