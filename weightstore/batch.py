@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from weightstore.errors import Cancelled, NoSpace, WeightStoreError
 from weightstore.landing import Lander, Landing, Obtained
-from weightstore.obtain import Known, Obtainer, obtained_from
+from weightstore.obtain import Obtainer, obtained_from
 from weightstore.transfer.progress import Meter, Silent
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightstore.digest import Digest
+    from weightstore.obtain import Known
     from weightstore.records import Wanted
     from weightstore.signing.vouchers import Word
 
