@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from weightstore.config import Config
     from weightstore.records import Ref, Wanted
-    from weightstore.signing.vouchers import Vouchers
+    from weightstore.signing.vouchers import Vouchers, Word
     from weightstore.source import Source
     from weightstore.store.receipts import Receipts
     from weightstore.transfer.download import Downloaded
@@ -49,13 +49,14 @@ class Located:
     """What the stores know of a wanted blob: its digest and how that is known, and a verified copy if there is one.
 
     ``ref`` is the record that tells the digest, where it is known by one. By a signature it is known where a mirror's
-    signed index tells it, by somebody whom the configuration trusts with that.
+    signed index tells it, by somebody whom the configuration trusts with that: ``word`` is what it says.
     """
 
     digest: Digest | None
     known_by: Known
     hit: Hit | None
     ref: Ref | None = None
+    word: Word | None = None
 
 
 class Obtainer:
@@ -83,23 +84,29 @@ class Obtainer:
             layers = self._layers = open_layers(self.config.home, read_only, note=self._note)
         return layers
 
-    def locate(self, wanted: Wanted, *, note: Callable[[str], None] | None = None) -> Located:
+    def locate(self, wanted: Wanted, *, note: Callable[[str], None] | None = None, asking: bool = False) -> Located:
         """Look for a blob in all layers. Opens no socket, takes no lock, writes nothing but a receipt of this user.
 
-        The blob that is found is open: close it.
+        The blob that is found is open: close it. When ``asking``, mirrors are asked for what they have signed, as a
+        fetch would, unless that is forbidden.
         """
         note = note or self._note
         layers = self.layers()
         digest, ref = self._known_digest(wanted, layers, note)
         if digest is None and (vouchers := self.vouchers()) is not None:
-            return self._vouched(vouchers.remembered(wanted), note)
+            word = vouchers.remembered(wanted)
+            if word is None and asking:
+                word = vouchers.ask(wanted, remembering=False)
+            return self._vouched(word, note)
         hit = find_blob(digest, layers, self.receipts, note=note) if digest is not None else None
         return Located(digest, "nothing" if digest is None else "pin" if ref is None else "ref", hit, ref)
 
-    def _vouched(self, digest: Digest | None, note: Callable[[str], None]) -> Located:
-        if digest is None:
+    def _vouched(self, word: Word | None, note: Callable[[str], None]) -> Located:
+        if word is None or word.claim is None:
             return Located(None, "nothing", None)
-        return Located(digest, "signature", find_blob(digest, self.layers(), self.receipts, note=note))
+        digest = word.claim.entry.digest
+        hit = find_blob(digest, self.layers(), self.receipts, note=note)
+        return Located(digest, "signature", hit, word=word)
 
     def known_digest(self, wanted: Wanted) -> Digest | None:
         """Return the digest that some weights have, by their pin or by what a layer recorded; opens no blob."""

@@ -65,10 +65,10 @@ class Claim:
         }
         return (json.dumps(values, ensure_ascii=False) + "\n").encode()
 
-    def is_believed(self, signers: Sequence[Signer], now: datetime) -> bool:
-        """Tell whether it counts now: it has not expired, and its key is still one that may sign."""
-        mine = [signer for signer in signers if signer.key == self.key]
-        return now < self.expires and any(one.may_sign(NAMESPACE) and one.is_valid(now) for one in mine)
+    def signer(self, signers: Sequence[Signer], now: datetime) -> Signer | None:
+        """Return whose word it is, if it counts now: it has not expired, and its key is still one that may sign."""
+        mine = [signer for signer in signers if signer.key == self.key] if now < self.expires else []
+        return next((one for one in mine if one.may_sign(NAMESPACE) and one.is_valid(now)), None)
 
 
 def remember(state: Path, claim: Claim) -> None:

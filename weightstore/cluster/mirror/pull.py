@@ -24,18 +24,27 @@ if TYPE_CHECKING:
 def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, trusted: bool) -> PullPlan:
     """Return what a pull of some weights, or of everything that a mirror has, will ask for.
 
-    The index is read only where it matters: for everything, or where its word is to be believed.
+    The index is read only where it matters: for everything, or where its word is to be believed. What somebody signed
+    whom this user allows to is known, as a pin is.
 
     Raises:
         SourceNotFound: an index is needed, and there is none.
         InvalidRecord, TransferError: it cannot be read.
     """
+    vouchers = client.obtainer.vouchers()
+
+    def known(one: Wanted) -> Digest | None:
+        digest = client.obtainer.known_digest(one)
+        if digest is None and vouchers is not None and (word := vouchers.ask(one)) is not None and word.claim:
+            return word.claim.entry.digest
+        return digest
+
     if wanted is not None and not trusted:
-        return plan_pull(wanted, None, known=client.obtainer.known_digest, trusted=False)
+        return plan_pull(wanted, None, known=known, trusted=False)
     index = index_of_place(place)
     if wanted is None:
-        wanted = [_pinned_by_catalog(wanted_of(entry, place.source), client) for entry in index.entries]
-    return plan_pull(wanted, index, known=client.obtainer.known_digest, trusted=trusted)
+        wanted = [pinned_by_catalog(wanted_of(entry, place.source), client) for entry in index.entries]
+    return plan_pull(wanted, index, known=known, trusted=trusted)
 
 
 def index_of_place(place: Place) -> ModelIndex:
@@ -52,7 +61,7 @@ def index_of_place(place: Place) -> ModelIndex:
     return index
 
 
-def _pinned_by_catalog(wanted: Wanted, client: Client) -> Wanted:
+def pinned_by_catalog(wanted: Wanted, client: Client) -> Wanted:
     """Return what a mirror offers under the pin that a catalog has for its source, which the mirror has no say in."""
     entry = next((entry for source in wanted.sources if (entry := client.entry_of(source)) is not None), None)
     if entry is None:

@@ -16,11 +16,15 @@ from aiohttp import web
 
 from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, index_of
 from weightstore.cluster.serving.sending import IMMUTABLE, send_blob
+from weightstore.cluster.serving.signed import signed_files
 from weightstore.digest import Digest
 from weightstore.errors import InvalidDigest
 from weightstore.store.blobs import list_blobs
+from weightstore.transfer.attached import ATTACHED_TAG, make_attached
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from weightstore.cluster.index import ModelIndex
     from weightstore.cluster.serving.shelf import Shelf
     from weightstore.records import Ref
@@ -81,9 +85,12 @@ class RegistryDialect:
         index = await self._index(request)
         reference = request.match_info["reference"]
         whole = index.encode()
-        of_whole = Digest(hashlib.sha256(whole).hexdigest())
+        of_whole = _digest_of(whole)
         if reference in {INDEX_TAG, str(of_whole)}:
             return _document(request, of_whole, whole, INDEX_TYPE)
+        attached, _ = await self._attached()
+        if attached and reference in {ATTACHED_TAG, str(_digest_of(attached))}:
+            return _document(request, _digest_of(attached), attached, MANIFEST_TYPE)
         if _TAG.fullmatch(reference):
             digest = next((entry.manifest for entry in index.entries if entry.ref_name == reference), None)
         else:
@@ -98,12 +105,22 @@ class RegistryDialect:
         digest = _digest(request.match_info["digest"])
         if digest in index.documents:
             return _document(request, digest, index.documents[digest], "application/octet-stream")
-        blob = await self._shelf.open(digest)
+        blob = await self._shelf.open_held(digest)
+        if blob is None:
+            _, attached = await self._attached()
+            if digest in attached:
+                return _document(request, digest, attached[digest], "application/octet-stream")
+            blob = await self._shelf.open(digest)
         self._shelf.figures.blobs["miss" if blob is None else "hit"] += 1
         if blob is None:
             _refuse("BLOB_UNKNOWN", "there is no such blob")
         headers = {**_API, "Docker-Content-Digest": str(digest)}
         return await send_blob(request, blob, etag=str(digest), headers=headers)
+
+    async def _attached(self) -> tuple[bytes, Mapping[Digest, bytes]]:
+        """Return the artifact that holds what was signed: its manifest, empty where nothing was, and its blobs."""
+        files = await self._shelf.call(functools.partial(signed_files, self._shelf))
+        return make_attached(files) if files else (b"", {})
 
     async def _index(self, request: web.Request) -> ModelIndex:
         if request.match_info["name"] != REPOSITORY:
@@ -116,6 +133,10 @@ def _document(request: web.Request, digest: Digest, data: bytes, kind: str) -> w
     if "sha256:" in request.path:
         headers["Cache-Control"] = IMMUTABLE
     return web.Response(body=data, headers=headers)
+
+
+def _digest_of(data: bytes) -> Digest:
+    return Digest(hashlib.sha256(data).hexdigest())
 
 
 def _digest(text: str) -> Digest:

@@ -77,7 +77,7 @@ async def _send(request: web.Request, blob: OpenBlob, span: range) -> None:
             raise ConnectionResetError("the client left") from None
         finally:
             # sendfile leaves the position behind what was sent, whether it came to its end or not.
-            request[SENT] = max(0, os.lseek(blob.fd, 0, os.SEEK_CUR) - span.start)
+            SENT.set(max(0, os.lseek(blob.fd, 0, os.SEEK_CUR) - span.start))
     if sent != len(span):  # somebody shortened the file meanwhile: the next answer must not pass for its end
         transport.abort()
         raise ConnectionResetError("the file is shorter than it was")

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from weightstore.cluster.oms import OMS_SIGNATURE
 from weightstore.cluster.serving.figures import CONTENT_TYPE, SENT
 from weightstore.cluster.serving.front import Front
 from weightstore.cluster.serving.hub_dialect import HubDialect
 from weightstore.cluster.serving.pulling import Puller
 from weightstore.cluster.serving.registry_dialect import RegistryDialect
 from weightstore.cluster.serving.shelf import Shelf
+from weightstore.cluster.serving.signed import Signed
 from weightstore.cluster.serving.store_dialect import StoreDialect
 from weightstore.errors import InvalidConfig, StoreError
+from weightstore.signing.document import SIGNATURE, SIGNED_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 # Who downloads when the server is told to end has so long; what is cut off then is resumed by any client of ours.
 _GRACE_S = 10.0
 _TOKEN_LIMIT = 4096
+_STORE = {"blobs", "refs", "store.json", "oci-layout", "index.json", SIGNED_INDEX, SIGNATURE, OMS_SIGNATURE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ def make_app(client: Client, serving: Serving, *, log: Callable[[str], None] | N
         app.add_routes([web.get("/metrics", figures)])
     app.add_routes(Front(shelf).routes())
     app.add_routes(StoreDialect(shelf).routes())
+    app.add_routes(Signed(shelf).routes())
     app.add_routes(RegistryDialect(shelf).routes())
     app.add_routes(HubDialect(shelf).routes())
     return app
@@ -229,6 +234,7 @@ class _Watch:
             figures = self._shelf.figures
             began = time.perf_counter()
             figures.in_flight += 1
+            SENT.set(0)  # a connection's requests are one task's
             status = 499  # nginx's number for a client that left
             try:
                 response = await handler(request)
@@ -243,7 +249,7 @@ class _Watch:
                 raise
             finally:
                 figures.in_flight -= 1
-                sent = int(request.get(SENT, 0))
+                sent = SENT.get()
                 figures.bytes_sent += sent
                 method = request.method if request.method in {"GET", "HEAD"} else "other"
                 figures.requests[_dialect(request), method, status] += 1
@@ -263,4 +269,4 @@ def _dialect(request: web.Request) -> str:
         return "registry"
     if steps[1:3] == ["api", "models"] or "resolve" in steps[2:4]:
         return "hub"
-    return "store" if steps[1] in {"blobs", "refs", "store.json", "oci-layout", "index.json"} else "other"
+    return "store" if steps[1] in _STORE else "other"

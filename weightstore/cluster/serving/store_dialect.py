@@ -11,7 +11,6 @@ from weightstore.cluster.serving.registry_dialect import index_of_shelf
 from weightstore.cluster.serving.sending import IMMUTABLE, send_blob
 from weightstore.digest import Digest
 from weightstore.records import StoreInfo
-from weightstore.signing.document import SIGNATURE, SIGNED_INDEX
 from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
 from weightstore.store.layout import OCI_LAYOUT, read_limited
 
@@ -33,8 +32,6 @@ class StoreDialect:
             web.get("/store.json", self._store),
             web.get("/oci-layout", self._oci_layout),
             web.get("/index.json", self._index),
-            web.get(f"/{SIGNED_INDEX}", functools.partial(self._as_it_lies, SIGNED_INDEX)),
-            web.get(f"/{SIGNATURE}", functools.partial(self._as_it_lies, SIGNATURE)),
         ]
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
@@ -66,23 +63,6 @@ class StoreDialect:
 
     async def _index(self, _: web.Request) -> web.Response:
         return _json(await self._shelf.call(self._read_index))
-
-    async def _as_it_lies(self, name: str, _: web.Request) -> web.Response:
-        """Answer with what was signed, and its signature: of one store alone, whose own they are."""
-        data = await self._shelf.call(functools.partial(self._read_signed, name))
-        if not data:
-            raise web.HTTPNotFound(text="nothing is signed here\n")
-        return _json(data)
-
-    def _read_signed(self, name: str) -> bytes:
-        layouts = self._shelf.layouts()
-        if len(layouts) != 1:
-            return b""
-        try:
-            data = read_limited(layouts[0].root / name, INDEX_LIMIT)
-        except OSError:
-            return b""
-        return data if len(data) <= INDEX_LIMIT else b""
 
     def _read_index(self) -> bytes:
         """Return the index that the one store has; of several layers, and where there is none, the one of today."""
