@@ -7,55 +7,14 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
-from importlib.util import find_spec
 
 import pytest
 
 from tests.cli.conftest import Run, Site
 from tests.cluster.test_mirror import ALL, blobs_in
-from tests.servers.clouds import Cloud, cloud
+from tests.servers.clouds import Cloud
 from tests.servers.relay import Asked, Cut, Given
 from weightstore.transfer.bucket import PIECE
-
-pytestmark = pytest.mark.skipif(
-    any(find_spec(package) is None for package in ("obstore", "moto", "flask_cors", "aiohttp")),
-    reason="obstore, moto and aiohttp are not installed",
-)
-
-S3 = "s3"
-GCS = pytest.param("gs", marks=pytest.mark.needs("fake-gcs-server", "cloud-python"))
-AZURE = pytest.param("az", marks=pytest.mark.needs("azurite-blob", "cloud-python"))
-
-
-@pytest.fixture(scope="module", params=[S3, GCS, AZURE])
-def clouds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    with cloud(request.param, tmp_path_factory.mktemp(request.param)) as started:
-        yield started
-
-
-@pytest.fixture
-def there(clouds: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
-    """A cloud that behaves itself, with this user's credentials in the environment."""
-    for name, value in clouds.environment.items():
-        monkeypatch.setenv(name, value)
-    yield clouds
-    clouds.relay.fault = None
-
-
-@pytest.fixture
-def place(there: Cloud, request: pytest.FixtureRequest) -> str:
-    """The address of a prefix that nothing is under."""
-    return f"{there.scheme}://weights/{prefix_of(request)}"
-
-
-@pytest.fixture
-def prefix(request: pytest.FixtureRequest) -> str:
-    return prefix_of(request)
-
-
-def prefix_of(request: pytest.FixtureRequest) -> str:
-    return f"n{hashlib.sha256(request.node.name.encode()).hexdigest()[:9]}"
 
 
 def served_large(site: Site, run: Run) -> tuple[str, bytes]:

@@ -6,6 +6,7 @@ looked at for what it is about; none of it is passed on.
 
 from __future__ import annotations
 
+import os
 import re
 
 from weightstore.errors import AccessDenied, SourceNotFound, SourceUnavailable, TransferError
@@ -14,9 +15,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|specified (?:bucket|container) does not exist")
 # Where clients ask for credentials when none were given, or where given ones are exchanged.
 _TOKEN = re.compile(r"token request|/latest/(?:api/token|meta-data/)")
-_UNTRUSTED = re.compile(r"invalid peer certificate|certificate verify failed|UnknownIssuer")
 _ELSEWHERE = re.compile(r"incorrectly configured region|PermanentRedirect")
-_PLAIN = re.compile(r"URL scheme is not allowed|scheme is not http")
 
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
@@ -34,6 +33,23 @@ _UNUSABLE = (
     ("CryptoProvider", "the key in the file with the credentials is damaged. Set GOOGLE_APPLICATION_CREDENTIALS"),
 )
 
+# How it says that no answer came, and why.
+_UNREACHED = (
+    (re.compile("BadScheme"), "its endpoint is not https, and only a server on this machine is spoken to without TLS"),
+    (
+        re.compile(r"InvalidCertificate|UnknownIssuer|invalid peer certificate"),
+        "its certificate is not trusted. Set WEIGHTSTORE_CA_BUNDLE to your site's",
+    ),
+    (
+        re.compile("ProxyAuthRequired"),
+        "the proxy wants user and password. Set HTTPS_PROXY to http://user:password@host",
+    ),
+    (re.compile("TunnelUnsuccessful"), "the proxy refused"),
+    (re.compile(r"dns error|failed to lookup"), "its name is not known here"),
+    (re.compile(r"kind: Timeout|TimedOut"), "timed out"),
+)
+_OS_ERROR = re.compile(r"Os \{\s+code: (\d+)")
+
 
 def refusal(error: Exception, *, display: str, scheme: str) -> TransferError:
     """Return the error that one of obstore's is for us.
@@ -43,7 +59,7 @@ def refusal(error: Exception, *, display: str, scheme: str) -> TransferError:
         display: the place in the bucket that was asked, as it may be shown.
         scheme: which cloud: ``s3``, ``gs`` or ``az``.
     """
-    text = str(error).partition("\n\nDebug source")[0]
+    text, _, causes = str(error).partition("\n\nDebug source")
     name = type(error).__name__
     noun = "container" if scheme == "az" else "bucket"
     credentials = _CREDENTIALS[scheme]
@@ -68,10 +84,13 @@ def refusal(error: Exception, *, display: str, scheme: str) -> TransferError:
         return SourceUnavailable(source=display, reason="the bucket is in another region. Set AWS_REGION")
     if status is not None:
         return SourceUnavailable(source=display, reason=f"HTTP {status}")
-    if _UNTRUSTED.search(text):
-        reason = "its certificate is not trusted. Set WEIGHTSTORE_CA_BUNDLE to your site's"
-        return SourceUnavailable(source=display, reason=reason)
-    if _PLAIN.search(text):
-        reason = "its endpoint is not https, and only a server on this machine is spoken to without TLS"
-        return SourceUnavailable(source=display, reason=reason)
-    return SourceUnavailable(source=display, reason=f"cannot be asked ({name})")
+    reason = _why_unreached(causes) if "Error performing" in text else f"cannot be asked ({name})"
+    return SourceUnavailable(source=display, reason=reason)
+
+
+def _why_unreached(causes: str) -> str:
+    for sign, reason in _UNREACHED:
+        if sign.search(causes):
+            return f"cannot be reached: {reason}"
+    code = _OS_ERROR.search(causes)
+    return f"cannot be reached: {os.strerror(int(code[1])).lower()}" if code else "cannot be reached"
