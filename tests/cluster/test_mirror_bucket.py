@@ -7,13 +7,18 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run, Site
 from tests.cluster.test_mirror import ALL, blobs_in
 from tests.servers.clouds import Cloud
-from tests.servers.relay import Asked, Cut, Given
+from tests.servers.gcs import GcsServer
+from tests.servers.relay import Asked, Cut, Given, Late
 from weightstore.transfer.bucket import PIECE
 
 
@@ -94,6 +99,8 @@ def test_a_damaged_blob_is_not_pushed(
     os.utime(blob, ns=(found.st_atime_ns, found.st_mtime_ns))
     run("mirror", "push", place, "--all", code=8)
     assert sizes_in(there, prefix) == {}
+    if isinstance(there.relay, GcsServer):
+        assert there.relay.unfinished == 0
 
 
 def sizes_in(there: Cloud, prefix: str) -> dict[str, int]:
@@ -144,6 +151,36 @@ def test_a_pull_that_was_cut_goes_on_where_it_was_cut(site: Site, run: Run, plac
     run("mirror", "pull", place, url)
     again = ranges_of(there.relay.requests()[before:], digest)
     assert again == [f"bytes={PIECE}-{2 * PIECE - 1}", f"bytes={2 * PIECE}-{len(data) - 1}"]
+    assert (site.home / "blobs/sha256" / digest).read_bytes() == data
+
+
+def test_a_pull_that_was_killed_goes_on_where_it_was(
+    site: Site, run: Run, spawn: Callable[..., subprocess.Popen[str]], place: str, there: Cloud
+) -> None:
+    url, data = served_large(site, run)
+    digest = hashlib.sha256(data).hexdigest()
+    run("mirror", "push", place, url)
+    shutil.rmtree(site.home)
+    reached = threading.Event()
+
+    def fault(asked: Asked) -> Late | None:
+        start = asked.headers.get("Range", "").partition("-")[0]
+        if start == f"bytes={PIECE}":
+            return Late(1.5)  # what was received is noted once a second
+        if start == f"bytes={2 * PIECE}":
+            reached.set()
+            return Late(60)
+        return None
+
+    there.relay.fault = fault
+    with spawn("mirror", "pull", place, url) as pulling:
+        assert reached.wait(timeout=60)
+        pulling.kill()
+    before = len(there.relay.requests())
+    there.relay.fault = None
+    run("mirror", "pull", place, url)
+    first, *_ = ranges_of(there.relay.requests()[before:], digest)
+    assert int(first.removeprefix("bytes=").partition("-")[0]) >= PIECE
     assert (site.home / "blobs/sha256" / digest).read_bytes() == data
 
 
@@ -216,3 +253,29 @@ def test_a_bucket_with_other_bytes_publishes_none_of_them(
     monkeypatch.setenv("WEIGHTSTORE_MIRRORS", place)
     run("prefetch", "--locked", "weights.lock")
     assert blobs_in(site.home) == {site.digest("A")}
+
+
+def test_an_object_is_a_source(site: Site, run: Run, place: str, there: Cloud, prefix: str) -> None:
+    data = random.Random(7).randbytes(60_000)
+    there.put(f"{prefix}/models/net.pth", data)
+    url = f"{place}/models/net.pth"
+    run("prefetch", url)
+    digest = hashlib.sha256(data).hexdigest()
+    assert (site.home / "blobs/sha256" / digest).read_bytes() == data
+    run("lock", "-o", "weights.lock", url)
+    assert digest in Path("weights.lock").read_text()
+    before = len(there.relay.requests())
+    assert run("path", url).stdout.strip() == str(site.home / "blobs/sha256" / digest)
+    assert len(there.relay.requests()) == before
+    assert "no such object" in run("prefetch", f"{place}/models/none.pth", code=6).stderr
+
+
+def test_doctor_tries_a_mirror_in_a_bucket(
+    site: Site, run: Run, place: str, there: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("prefetch", "Small_Weights.A")
+    run("mirror", "push", place, "--all")
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", place)
+    assert f"{place}: answers in" in run("doctor").stdout
+    there.relay.fault = lambda _: Given(403, {})
+    assert "no permission" in run("doctor").stdout

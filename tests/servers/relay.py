@@ -7,6 +7,7 @@ aiohttp's server and client, in a thread of their own.
 """
 
 import asyncio
+import contextlib
 import io
 import threading
 from collections.abc import Callable, Mapping
@@ -51,7 +52,14 @@ class Cut:
     after: int
 
 
-Fault = Callable[[Asked], Given | Cut | None]
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The server's own answer, so many seconds later, or when the relay stops."""
+
+    seconds: float
+
+
+Fault = Callable[[Asked], Given | Cut | Late | None]
 
 
 class Relay:
@@ -141,6 +149,9 @@ class Relay:
         asked = Asked(request.method, request.raw_path, request.headers, await request.content.read())
         self._asked.append(asked)
         fault = self.fault(asked) if self.fault else None
+        if isinstance(fault, Late):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), fault.seconds)
         given = fault if isinstance(fault, Given) else await self._well_given(asked)
         if isinstance(fault, Cut):
             return await _cut_short(request, given, fault.after)
