@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, Site
-from tests.cluster.conftest import AZURE, S3
+from tests.cluster.conftest import AZURE, GCS, S3
 from tests.servers.azure import ACCOUNT, KEY
 from tests.servers.clouds import NOBODY, Cloud
 from tests.servers.emulators import as_vendor
@@ -160,7 +160,13 @@ SITE = {"AZURE_STORAGE_ACCOUNT_NAME": "site"}
         ("az://weights", {**SITE, "AZURE_STORAGE_SAS_TOKEN": "hunter2"}, "the SAS token cannot be read"),
         ("gs://weights", {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/hunter2.json"}, "cannot be opened"),
         ("gs://weights", {"GOOGLE_SERVICE_ACCOUNT": "/nowhere/hunter2.json"}, "cannot be opened"),
-        ("gs://weights", {"GOOGLE_SERVICE_ACCOUNT_KEY": '{"private_key": "hunter2"'}, "is not Google's JSON"),
+        (
+            "gs://weights",
+            {"GOOGLE_SERVICE_ACCOUNT_KEY": '{"private_key": "hunter2"'},
+            "neither a service account's",
+        ),
+        ("gs://weights", {"GOOGLE_SERVICE_ACCOUNT_KEY": '{"type": "external_account"}'}, "neither a service account's"),
+        ("az://weights", {**SITE, "AZURE_USE_AZURE_CLI": "true", "PATH": "/nowhere"}, "Run `az login`"),
         ("gs://weights", {"damaged": "hunter2"}, "the key in the file with the credentials is damaged"),
     ],
 )
@@ -182,3 +188,20 @@ def test_settings_that_cannot_be_used(
     assert f"{address}/site" in told
     assert reason in told
     assert "hunter2" not in told
+
+
+@pytest.mark.parametrize("clouds", [GCS], indirect=True)
+@pytest.mark.parametrize("variable", ["", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY"])
+def test_google_credentials_are_found_where_gcloud_puts_them_and_where_variables_say(
+    site: Site, run: Run, place: str, there: Cloud, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    account = Path(there.credentials["GOOGLE_APPLICATION_CREDENTIALS"])
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS")
+    if variable:
+        monkeypatch.setenv(variable, account.read_text() if variable.endswith("_KEY") else str(account))
+    else:
+        known = Path.home() / ".config/gcloud/application_default_credentials.json"
+        known.parent.mkdir(parents=True)
+        shutil.copy(account, known)
+    run("prefetch", "Small_Weights.A")
+    assert "1 pushed" in run("mirror", "push", place, "--all").stderr

@@ -18,7 +18,7 @@ _TOKEN = re.compile(r"token request|/latest/(?:api/token|meta-data/)")
 _ELSEWHERE = re.compile(r"incorrectly configured region|PermanentRedirect")
 
 _CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; profiles in ~/.aws are not read",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS, or run `gcloud auth application-default login`",
     "az": "AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
 }
@@ -28,25 +28,26 @@ _UNUSABLE = (
     ("Invalid Access Key", "the account key is not base64. Set AZURE_STORAGE_ACCOUNT_KEY"),
     ("SAS", "the SAS token cannot be read. Set AZURE_STORAGE_SAS_TOKEN"),
     ("Unable to open", "the file with the credentials cannot be opened. Set GOOGLE_APPLICATION_CREDENTIALS"),
-    ("Unable to decode", "the file with the credentials is not Google's JSON. Set GOOGLE_APPLICATION_CREDENTIALS"),
+    (
+        "Unable to decode",
+        "the credentials are neither a service account's nor a user's. Set GOOGLE_APPLICATION_CREDENTIALS",
+    ),
     ("pem file", "the key in the file with the credentials is damaged. Set GOOGLE_APPLICATION_CREDENTIALS"),
     ("CryptoProvider", "the key in the file with the credentials is damaged. Set GOOGLE_APPLICATION_CREDENTIALS"),
+    ("get-access-token", "the Azure CLI gives no token. Run `az login`"),
 )
 
 # How it says that no answer came, and why.
 _UNREACHED = (
-    (re.compile("BadScheme"), "its endpoint is not https, and only a server on this machine is spoken to without TLS"),
+    (("BadScheme",), "its endpoint is not https, and only a server on this machine is spoken to without TLS"),
     (
-        re.compile(r"InvalidCertificate|UnknownIssuer|invalid peer certificate"),
+        ("InvalidCertificate", "UnknownIssuer"),
         "its certificate is not trusted. Set WEIGHTSTORE_CA_BUNDLE to your site's",
     ),
-    (
-        re.compile("ProxyAuthRequired"),
-        "the proxy wants user and password. Set HTTPS_PROXY to http://user:password@host",
-    ),
-    (re.compile("TunnelUnsuccessful"), "the proxy refused"),
-    (re.compile(r"dns error|failed to lookup"), "its name is not known here"),
-    (re.compile(r"kind: Timeout|TimedOut"), "timed out"),
+    (("ProxyAuthRequired",), "the proxy wants user and password. Set HTTPS_PROXY to http://user:password@host"),
+    (("TunnelUnsuccessful",), "the proxy refused"),
+    (("dns error", "failed to lookup"), "its name is not known here"),
+    (("kind: Timeout", "TimedOut"), "timed out"),
 )
 _OS_ERROR = re.compile(r"Os \{\s+code: (\d+)")
 
@@ -89,8 +90,8 @@ def refusal(error: Exception, *, display: str, scheme: str) -> TransferError:
 
 
 def _why_unreached(causes: str) -> str:
-    for sign, reason in _UNREACHED:
-        if sign.search(causes):
+    for signs, reason in _UNREACHED:
+        if any(sign in causes for sign in signs):
             return f"cannot be reached: {reason}"
     code = _OS_ERROR.search(causes)
     return f"cannot be reached: {os.strerror(int(code[1])).lower()}" if code else "cannot be reached"
