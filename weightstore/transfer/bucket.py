@@ -1,7 +1,7 @@
 """Buckets of S3, Google Cloud Storage and Azure, through obstore: ``s3://bucket/prefix``, ``gs://…``, ``az://…``.
 
-obstore finds credentials, regions and endpoints in the same variables and services as the vendors' own tools. A file is
-read in pieces, each a request of its own: no request has to outlast a slow network, and a piece that fails is asked for
+obstore finds credentials, regions and endpoints in the vendors' variables, and asks the machine's own role; which is in
+``docs/how-to/buckets.md``. A file is read in pieces, each a request of its own: no request has to outlast a slow network, and a piece that fails is asked for
 again by itself.
 """
 
