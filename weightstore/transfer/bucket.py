@@ -1,8 +1,8 @@
 """Buckets of S3, Google Cloud Storage and Azure, through obstore: ``s3://bucket/prefix``, ``gs://…``, ``az://…``.
 
-obstore finds credentials, regions and endpoints in the vendors' variables, and asks the machine's own role; which is in
-``docs/how-to/buckets.md``. A file is read in pieces, each a request of its own: no request has to outlast a slow network, and a piece that fails is asked for
-again by itself.
+obstore finds credentials, regions and endpoints in the vendors' variables, and asks the machine's own role:
+``docs/how-to/buckets.md`` tells which. A file is read in pieces, each a request of its own: no request has to outlast a
+slow network, and a piece that fails is asked for again by itself.
 """
 
 from __future__ import annotations
