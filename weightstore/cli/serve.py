@@ -65,11 +65,11 @@ def command(
 
     token = read_token(token_file) if token_file else ""
     serving = Serving(host, port, token, tls_cert, tls_key, metrics, pull_through)
-    if serving.is_open:
-        settings.say(f"warning: everyone who reaches {host} can read this store. Ask for a token with --token-file")
     if serving.shows_token:
         settings.say("warning: over plain HTTP the token can be read on its way. Give --tls-cert and --tls-key")
     if token_file is not None and is_readable_by_all(token_file):
         settings.say(f"warning: every user of this machine can read the token: chmod 600 {token_file}")
+    if serving.is_open:
+        settings.say(f"warning: everyone who reaches {host} can read this store. Ask for a token with --token-file")
     app = make_app(settings.client(), serving, log=click.echo if access_log else None)
     asyncio.run(serve(app, serving, started=lambda url: settings.say(f"serving {settings.config().home} at {url}")))

@@ -50,6 +50,7 @@ class Puller:
         self._mirrors = config.mirrors if "mirrors" in config.order else ()
         self._asks_origin = "origin" in config.order and not config.offline
         self._threads = ThreadPoolExecutor(config.jobs, thread_name_prefix="pull")
+        self._asking = ThreadPoolExecutor(config.jobs, thread_name_prefix="ask")  # questions do not wait for downloads
         self._fetching: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._refused: dict[str, float] = {}
         self._listings: dict[tuple[str, str], tuple[float, Listing]] = {}
@@ -60,7 +61,8 @@ class Puller:
         """End what is being fetched. What has come so far is kept for the next time."""
         self._stop.set()
         self._client.obtainer.interrupt()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._asking):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def fetch_blob(self, digest: Digest) -> bool:
         """Fetch a blob from the first mirror that gives it; tell whether it is here now."""
@@ -89,7 +91,7 @@ class Puller:
                 return known
             loop = asyncio.get_running_loop()
             try:
-                listing = await loop.run_in_executor(self._threads, self._list, repo, revision)
+                listing = await loop.run_in_executor(self._asking, self._list, repo, revision)
             except (SourceNotFound, AccessDenied):  # the Hub's two ways to say that there is none for us
                 self._listings.pop((repo, revision), None)
                 self._remember_refusal(name)
@@ -120,7 +122,7 @@ class Puller:
         """Return what the Hub says of a file, and its size, without fetching it; None where it does not give it."""
         if not self._asks_origin or self._is_refused(source.display):
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._look, source)
+        return await asyncio.get_running_loop().run_in_executor(self._asking, self._look, source)
 
     def _look(self, source: Source) -> tuple[Declared, int] | None:
         transports = self._client.obtainer.transports()
