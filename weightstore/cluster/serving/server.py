@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import signal
 import ssl
+import stat
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,6 +62,11 @@ class Serving:
         """Whether machines other than this one may reach it without a token."""
         return not self.token and not is_loopback(self.host)
 
+    @property
+    def shows_token(self) -> bool:
+        """Whether the token passes between machines for everyone on the way to read."""
+        return bool(self.token) and self.certificate is None and not is_loopback(self.host)
+
 
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine reaches an address."""
@@ -84,6 +90,14 @@ def read_token(path: Path) -> str:
     if not token or len(token) > _TOKEN_LIMIT or any(not "!" <= char <= "~" for char in token):
         raise InvalidConfig(f"{path}: holds no token: one line of letters, digits and signs, without blanks")
     return token
+
+
+def is_readable_by_all(path: Path) -> bool:
+    """Tell whether any user of this machine may read a file."""
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def make_app(client: Client, serving: Serving, *, log: Callable[[str], None] | None = None) -> web.Application:
@@ -111,6 +125,8 @@ def make_app(client: Client, serving: Serving, *, log: Callable[[str], None] | N
     app.on_shutdown.append(stop_pulling)
     app.on_cleanup.append(close)
     app.on_response_prepare.append(_sign)
+    if serving.token:
+        app.on_response_prepare.append(_keep_private)
     app.add_routes([web.get("/healthz", healthy)])
     if serving.has_metrics:
         app.add_routes([web.get("/metrics", figures)])
@@ -189,6 +205,13 @@ def _tls(serving: Serving) -> ssl.SSLContext | None:
 async def _sign(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "weightstore"
     response.headers["X-Content-Type-Options"] = "nosniff"
+
+
+async def _keep_private(_: web.Request, response: web.StreamResponse) -> None:
+    """Have shared caches keep nothing for those who show no token (RFC 9111, 3.5)."""
+    field = response.headers.get("Cache-Control", "")
+    if field.startswith("public"):
+        response.headers["Cache-Control"] = field.replace("public", "private", 1)
 
 
 def _guard(token: str) -> Middleware:

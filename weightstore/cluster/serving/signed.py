@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from weightstore.cluster.oms import OMS_LIMIT, OMS_SIGNATURE
+from weightstore.cluster.serving.sending import send_document
 from weightstore.signing.document import DOCUMENT_LIMIT, SIGNATURE, SIGNED_INDEX
 from weightstore.signing.sshsig import SIGNATURE_LIMIT
 from weightstore.store.layout import read_limited
@@ -63,12 +63,7 @@ def _answer(request: web.Request, data: bytes, kind: str) -> web.Response:
     """Answer with what may be another thing next time: a cache keeps it, and asks whether it still is that."""
     if not data:
         raise web.HTTPNotFound(text="nothing is signed here\n", headers={"Cache-Control": "no-cache"})
-    etag = f'"sha256:{hashlib.sha256(data).hexdigest()}"'
-    headers = {"Cache-Control": "no-cache", "ETag": etag}
-    known = [one.strip().removeprefix("W/") for one in request.headers.get("If-None-Match", "").split(",")]
-    if etag in known or "*" in known:
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=data, content_type=kind, headers=headers)
+    return send_document(request, data, kind)
 
 
 def _read(path: Path, limit: int) -> bytes:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from weightstore.cluster.serving.registry_dialect import index_of_shelf
-from weightstore.cluster.serving.sending import IMMUTABLE, send_blob
+from weightstore.cluster.serving.contents import index_of_shelf
+from weightstore.cluster.serving.sending import IMMUTABLE, send_blob, send_document
 from weightstore.digest import Digest
 from weightstore.records import StoreInfo
-from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
-from weightstore.store.layout import OCI_LAYOUT, read_limited
+from weightstore.store.layout import OCI_LAYOUT
 
 if TYPE_CHECKING:
     from weightstore.cluster.index import ModelIndex
@@ -53,32 +52,20 @@ class StoreDialect:
         ref = await self._shelf.call(functools.partial(self._shelf.ref_of_key, request.match_info["key"]))
         if ref is None:
             raise web.HTTPNotFound(text="there is no such ref\n")
-        return _json(ref.encode())
+        return _json(request, ref.encode())
 
-    async def _store(self, _: web.Request) -> web.Response:
-        return _json(StoreInfo(self._shelf.sharing).encode())
+    async def _store(self, request: web.Request) -> web.Response:
+        return _json(request, StoreInfo(self._shelf.sharing).encode())
 
-    async def _oci_layout(self, _: web.Request) -> web.Response:
-        return _json(OCI_LAYOUT)
+    async def _oci_layout(self, request: web.Request) -> web.Response:
+        return _json(request, OCI_LAYOUT)
 
-    async def _index(self, _: web.Request) -> web.Response:
-        return _json(await self._shelf.call(self._read_index))
-
-    def _read_index(self) -> bytes:
-        """Return the index that the one store has; of several layers, and where there is none, the one of today."""
-        layouts = self._shelf.layouts()
-        if len(layouts) == 1:
-            try:
-                data = read_limited(layouts[0].root / INDEX_NAME, INDEX_LIMIT)
-            except OSError:
-                data = b""
-            if 0 < len(data) <= INDEX_LIMIT:
-                return data
-        return self._make_index().encode()
+    async def _index(self, request: web.Request) -> web.Response:
+        return _json(request, (await self._shelf.call(self._make_index)).encode())
 
     def _make_index(self) -> ModelIndex:
         return index_of_shelf(self._shelf)
 
 
-def _json(data: bytes) -> web.Response:
-    return web.Response(body=data, content_type="application/json", headers={"Cache-Control": "no-cache"})
+def _json(request: web.Request, data: bytes) -> web.Response:
+    return send_document(request, data, "application/json")
