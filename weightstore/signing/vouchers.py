@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from weightstore.signing.document import Believed, SignedEntry
     from weightstore.signing.signers import Signer
     from weightstore.source import Source
+    from weightstore.transfer.health import Health
     from weightstore.transfer.transport import Transport
 
 _FRESH_S = 300.0  # so long a process goes by what it has read
@@ -36,6 +37,7 @@ class Vouchers:
         *,
         allowed_signers: Path,
         transport_for: Callable[[Source], Transport],
+        health: Health,
         note: Callable[[str], None],
     ) -> None:
         """Nothing is read yet. A mirror whose index is not believed is noted, and says nothing."""
@@ -43,6 +45,8 @@ class Vouchers:
         self._mirrors = [mirror for mirror in mirrors if mirror.scheme == "file" or not config.offline]
         self._allowed_signers = allowed_signers
         self._state = config.state
+        self._slow_s = config.read_timeout_s
+        self._health = health
         self._transport_for = transport_for
         self._note = note
         self._lock = threading.Lock()
@@ -105,10 +109,13 @@ class Vouchers:
                 state=self._state,
                 transport=self._transport_for(mirror),
                 now=datetime.now(UTC),
+                slow_s=self._slow_s,
             )
         except (InvalidInput, MissingDependency):
             raise  # ours to mend, and not the mirror's fault
         except WeightStoreError as error:
+            if not self._health.failed(mirror, error):
+                return None
             self._note(f"what mirror {mirror} says of sources is passed over: {error}")
             return None
 

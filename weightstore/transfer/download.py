@@ -59,11 +59,12 @@ class Limits:
     """What a download may use. Sizes are bytes, durations seconds.
 
     ``exact_size`` is what the file must have; ``max_size`` what it may have at most; ``connections_per_file`` counts
-    the first one.
+    the first one. ``needs_length`` refuses a source that does not say how long a file of unknown size is.
     """
 
     exact_size: int | None = None
     max_size: int | None = None
+    needs_length: bool = False
     connections_per_file: int = 16
     stall_s: float = 60.0
     slow_s: float = 30.0
@@ -350,6 +351,8 @@ class _Download:
         state.declared = answer.declared
         state.is_pieced |= not answer.self_delimiting
         is_delimited = answer.self_delimiting or (answer.start > 0 and state.total is not None)
+        if state.total is None and self.limits.exact_size is None and self.limits.needs_length:
+            raise RefusedResponse(source=source, reason="does not say how long the file is")
         if not is_delimited and not self.pin.is_pinned and self.limits.exact_size is None:
             raise RefusedResponse(
                 source=source,
@@ -367,7 +370,7 @@ class _Download:
         if limits.max_size is not None and size > limits.max_size:
             raise RefusedResponse(
                 source=self.source.display,
-                reason=f"{size} bytes are more than the {limits.max_size} that max_size allows",
+                reason=f"{size} bytes are more than the {limits.max_size} that max_size or its known size allows",
             )
 
     def _check_space(self, needed: int) -> None:
@@ -379,7 +382,8 @@ class _Download:
             return
         free = found.f_bavail * found.f_frsize
         if needed > free:
-            raise NoSpace(place=str(self.layout.root), needed=needed, free=free)
+            reason = f"{self.source.display} declares more than there is room for"
+            raise NoSpace(place=str(self.layout.root), needed=needed, free=free, reason=reason)
 
     def _receive(self, body: Body, state: _State) -> Digest:
         checkpoint = self._checkpoint(state) if self._is_resumable(state) else None
