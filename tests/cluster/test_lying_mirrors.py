@@ -6,78 +6,20 @@ mirror is used are the tests.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run, Site
-from tests.cluster.lying import judge, weightstore
+from tests.cluster.lying import LIES, Lie, judge, weightstore
 from tests.servers import behaviours as does
-from tests.servers.behaviours import Behaviour
 from tests.servers.hostile import HostileServer
+from tests.servers.tls import Certificates, make_certificates
 
 NAMES = ("Small_Weights.*", "Other_Weights.C")
-TEN_TB = 10 * 10**12
-
-
-def flipped(data: bytes) -> bytes:
-    return bytes(byte ^ 0xFF for byte in data)
-
-
-@dataclass(frozen=True)
-class Lie:
-    """What a mirror serves instead of a blob: other content, misbehaviour, or both. ``host`` is another web server."""
-
-    name: str
-    content: Callable[[bytes], bytes] = bytes
-    behaviours: Callable[[HostileServer, str], tuple[Behaviour, ...]] = lambda host, path: ()
-
-    def __str__(self) -> str:
-        return self.name
-
-
-def lie(name: str, *behaviours: Behaviour, content: Callable[[bytes], bytes] = bytes) -> Lie:
-    return Lie(name, content, lambda host, path: behaviours)
-
-
-LIES = [
-    lie("other bytes of the same size", content=flipped),
-    lie("one other byte", does.corrupt(1000)),
-    lie("cut in the middle", does.truncate(20_000)),
-    lie("cut by a reset", does.reset(20_000)),
-    lie("wrong from the beginning, then cut", does.truncate(20_000), content=flipped),
-    lie("wrong from the beginning, cut at the end", does.truncate(49_999), content=flipped),
-    lie("a length that is too short", does.declared_length(by=-100)),
-    lie("a length that is too long", does.declared_length(by=100)),
-    lie("longer", content=lambda data: data + b"more"),
-    lie("shorter", content=lambda data: data[:-4]),
-    lie("empty", content=lambda data: b""),
-    lie("10 TB without end", does.endless_body(declared=TEN_TB)),
-    lie("10 TB that never come", does.declared_length(TEN_TB)),
-    lie("100 MB without end", does.endless_body(declared=10**8)),
-    lie("without end and without length", does.endless_body(declared=None)),
-    lie("wrong and of no length", does.close_delimited(), content=flipped),
-    lie("drips", does.drip(50)),
-    lie("stalls", does.stall(after=1000, seconds=600)),
-    lie("says nothing", does.delay(600)),
-    lie("hangs up", does.no_answer()),
-    lie("drips its head", does.dripping_head()),
-    lie("always about to continue", does.endless_continue()),
-    lie("heads without end", does.endless_headers()),
-    lie("no HTTP", does.garbage_status_line()),
-    lie("encoded", does.gzip_encoding()),
-    lie("503", does.status(does.Reply(status=503, retry_after_s=3600))),
-    lie("404", does.status(404)),
-    lie("403", does.status(403)),
-    lie("redirects to a file", does.redirect("file:///etc/passwd")),
-    lie("redirects to nothing that is a URL", does.redirect("https://[")),
-    Lie("redirects to itself", bytes, lambda host, path: (does.redirect(path),)),
-    Lie("redirects to wrong bytes", bytes, lambda host, path: (does.redirect(host.url("/wrong")),)),
-    Lie("redirects to where nobody listens", bytes, lambda host, path: (does.redirect("http://127.0.0.3:1/x"),)),
-]
 
 
 @pytest.fixture
@@ -94,6 +36,11 @@ def other(liar: HostileServer) -> Iterator[HostileServer]:
         yield other
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
 @pytest.fixture
 def kept(site: Site, run: Run, tmp_path: Path) -> Path:
     """An honest mirror of all weights in a directory, with a lockfile beside it; the user's store is empty."""
@@ -104,23 +51,33 @@ def kept(site: Site, run: Run, tmp_path: Path) -> Path:
     return tmp_path / "mirror"
 
 
-def serve(liar: HostileServer, other: HostileServer, site: Site, told: Lie, members: str) -> None:
-    """Have a liar lie of some weights, and serve the others well."""
+def serve(liar: HostileServer, other: HostileServer, site: Site, told: Lie, members: str, kind: str = "web") -> str:
+    """Have a liar lie of some weights, and serve the others well; return its address as a mirror of that kind."""
     for member in "ABC":
-        path = f"/blobs/sha256/{site.digest(member)}"
+        path = blob_path(kind, site.digest(member))
         if member in members:
             liar.serve(path, told.content(site.data(member)), told.behaviours(other, path))
         else:
             liar.serve(path, site.data(member))
+    if kind == "oci":
+        liar.serve("/v2/", b"{}")
+        return f"oci://127.0.0.2:{liar.port}/site/weights"
+    return liar.url("/") if kind == "web" else "s3://weights/site"
 
 
+def blob_path(kind: str, digest: str) -> str:
+    """The path at which clients of a kind of mirror ask for a blob."""
+    below = {"web": "/blobs/sha256/", "oci": "/v2/site/weights/blobs/sha256:", "s3": "/weights/site/blobs/sha256/"}
+    return below[kind] + digest
+
+
+@pytest.mark.parametrize("kind", ["web", "oci"])
 @pytest.mark.parametrize("told", LIES, ids=str)
 def test_of_locked_weights_the_next_mirror_is_asked(
-    site: Site, kept: Path, liar: HostileServer, other: HostileServer, told: Lie
+    site: Site, kept: Path, liar: HostileServer, other: HostileServer, told: Lie, kind: str
 ) -> None:
-    serve(liar, other, site, told, "ABC")
+    mirrors = f"{serve(liar, other, site, told, 'ABC', kind)} {kept}"
     site.server.stop()
-    mirrors = f"{liar.url('/')} {kept}"
     done = weightstore("prefetch", "--locked", "weights.lock", WEIGHTSTORE_MIRRORS=mirrors)
     judge(site, "A", "B", "C")
     assert len(done.lines_about("127.0.0.2")) == 1, done.stderr
@@ -150,3 +107,78 @@ def test_a_pull_says_what_is_wrong_with_a_file_and_brings_the_others(
     assert "Small_Weights.A" in line
     assert site.digest("A") in line
     assert "weightstore prefetch" in line
+
+
+def test_a_redirect_to_another_host_that_has_the_right_bytes_is_no_lie(
+    site: Site, kept: Path, liar: HostileServer, other: HostileServer
+) -> None:
+    for member in "ABC":
+        path = blob_path("web", site.digest(member))
+        liar.serve(path, b"", does.redirect(other.serve(path, site.data(member))))
+    site.server.stop()
+    done = weightstore("prefetch", "--locked", "weights.lock", WEIGHTSTORE_MIRRORS=liar.url("/"))
+    judge(site, "A", "B", "C")
+    assert "passed over" not in done.stderr
+
+
+def test_from_https_nothing_leads_to_http(
+    site: Site, kept: Path, other: HostileServer, certificates: Certificates
+) -> None:
+    """Not even to the right bytes: who is in between could have changed where it leads."""
+    with HostileServer(host="127.0.0.2", tls=certificates) as liar:
+        for member in "ABC":
+            path = blob_path("web", site.digest(member))
+            liar.serve(path, b"", does.redirect(other.serve(path, site.data(member))))
+        site.server.stop()
+        mirrors = {"WEIGHTSTORE_MIRRORS": f"{liar.url('/')} {kept}", "WEIGHTSTORE_CA_BUNDLE": str(certificates.ca)}
+        done = weightstore("prefetch", "--locked", "weights.lock", **mirrors)
+    judge(site, "A", "B", "C")
+    (line,) = done.lines_about("127.0.0.2")
+    assert "redirects from https to http" in line
+    assert not other.requests
+
+
+def test_several_that_lie_are_told_of_once_each(
+    site: Site, kept: Path, liar: HostileServer, other: HostileServer
+) -> None:
+    by_name = {told.name: told for told in LIES}
+    first = serve(liar, other, site, by_name["wrong from the beginning, then cut"], "ABC")
+    site.server.stop()
+    with HostileServer(host="127.0.0.4") as second:
+        serve(second, other, site, by_name["other bytes of the same size"], "ABC")
+        mirrors = f"{first} {second.url('/')} {kept}"
+        done = weightstore("prefetch", "--locked", "weights.lock", WEIGHTSTORE_MIRRORS=mirrors)
+    judge(site, "A", "B", "C")
+    assert len(done.lines_about("127.0.0.2")) == 1
+    assert len(done.lines_about("127.0.0.4")) == 1
+
+
+def test_where_all_lie_the_error_says_what_each_did(
+    site: Site, kept: Path, liar: HostileServer, other: HostileServer
+) -> None:
+    by_name = {told.name: told for told in LIES}
+    serve(liar, other, site, by_name["other bytes of the same size"], "ABC")
+    site.server.stop()
+    with HostileServer(host="127.0.0.4") as second:
+        serve(second, other, site, by_name["404"], "A")
+        mirrors = {"WEIGHTSTORE_MIRRORS": f"{liar.url('/')} {second.url('/')}", "WEIGHTSTORE_ORDER": "layers,mirrors"}
+        done = weightstore("prefetch", "--locked", "weights.lock", code=6, **mirrors)
+    judge(site, "B", "C")
+    (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for part in ("Small_Weights.A", site.digest("A"), "127.0.0.2", "127.0.0.4", "404", "verify --repair"):
+        assert part in error
+
+
+def test_in_a_directory_wrong_files_are_found_out_as_well(site: Site, kept: Path, tmp_path: Path) -> None:
+    shutil.copytree(kept, tmp_path / "liar")
+    blobs = {member: tmp_path / "liar/blobs/sha256" / site.digest(member) for member in "ABC"}
+    for path in blobs.values():
+        path.unlink()
+    blobs["A"].write_bytes(site.data("A")[::-1])
+    blobs["B"].symlink_to("/dev/zero")
+    os.mkfifo(blobs["C"])
+    site.server.stop()
+    mirrors = f"{tmp_path / 'liar'} {kept}"
+    done = weightstore("prefetch", "--locked", "weights.lock", WEIGHTSTORE_MIRRORS=mirrors)
+    judge(site, "A", "B", "C")
+    assert len(done.lines_about("/liar/")) == 1
