@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from weightstore.batch import free_bytes
 from weightstore.cluster.mirror.plan import plan_pull, wanted_of
 from weightstore.errors import InvalidRecord, SourceNotFound
 from weightstore.store.refs import forget_ref, read_ref, write_ref
@@ -35,7 +36,8 @@ def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, tr
     index = index_of_place(place)
     if wanted is None:
         wanted = [_pinned_by_catalog(wanted_of(entry, place.source), client) for entry in index.entries]
-    return plan_pull(wanted, index, known=client.obtainer.known_digest, trusted=trusted)
+    room = free_bytes(client.config.home)
+    return plan_pull(wanted, index, known=client.obtainer.known_digest, trusted=trusted, room=room)
 
 
 def index_of_place(place: Place) -> ModelIndex:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import parse_index
+from weightstore.cluster.mirror.place import parse_told
 from weightstore.errors import InvalidInput, SourceNotFound
 from weightstore.source import Source
 from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
@@ -37,7 +37,11 @@ class Web:
             data = read_small(self._transport, inside(self.source, INDEX_NAME), INDEX_LIMIT, slow_s=self._slow_s)
         except SourceNotFound:
             return None
-        return parse_index(data, place=inside(self.source, INDEX_NAME).display)
+        return parse_told(
+            data,
+            place=inside(self.source, INDEX_NAME).display,
+            remedy="Whoever keeps the mirror writes it anew: weightstore --home DIR mirror index",
+        )
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:
         """Return what its index says: asking for each blob would be as many requests."""
