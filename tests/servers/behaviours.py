@@ -306,6 +306,15 @@ def endless_body(*, declared: int | None = 10 * 10**12, times: int | None = None
     return Behaviour(f"endless_body({declared=})", Stage.ANSWER, flood, _any, times)
 
 
+def endless_parts(*, times: int | None = None) -> Behaviour:
+    """Sends zeros until the client goes away, chunked, under the head of the right answer to a request for a part."""
+
+    def flood(exchange: Exchange) -> None:
+        exchange.body, exchange.size, exchange.framing = zeros(), None, Framing.CHUNKED
+
+    return Behaviour("endless_parts", Stage.ANSWER, flood, _is_get, times)
+
+
 def truncate(after: int, *, times: int | None = None) -> Behaviour:
     """Closes the connection, in good order for TCP, after so many bytes of the body."""
     return _mark(f"truncate({after=})", after, _cut(reset=False), times)

@@ -23,6 +23,7 @@ from weightstore.errors import (
     SourceUnavailable,
 )
 from weightstore.records import Validator
+from weightstore.transfer.bucket_reading import Loop, read_range, read_size, read_sizes
 from weightstore.transfer.transport import Answer
 
 if TYPE_CHECKING:
@@ -42,9 +43,12 @@ _STATUS = re.compile(r"status code: (\d{3})")
 class Bucket:
     """One bucket. Safe to use from many threads."""
 
-    def __init__(self, source: Source, *, connect_timeout_s: float) -> None:
+    def __init__(self, source: Source, *, connect_timeout_s: float, read_timeout_s: float) -> None:
         parts = urlsplit(source.url)
         self.source = source
+        self._answer_s = connect_timeout_s + read_timeout_s
+        self._slow_s = read_timeout_s
+        self._loop = Loop()
         with self._translated():
             self._obstore: Any = _obstore()
             self._store: Any = self._obstore.store.from_url(
@@ -62,7 +66,8 @@ class Bucket:
     def size(self, key: str) -> int:
         """Return an object's size in bytes. Errors as for :meth:`read`."""
         with self._translated():
-            return int(self._obstore.head(self._store, key)["size"])
+            asked = read_size(self._obstore, self._store, key, source=self.source, answer_s=self._answer_s)
+            return self._loop.run(asked)
 
     def read(self, key: str, start: int, end: int) -> bytes:
         """Return a range of an object.
@@ -71,7 +76,17 @@ class Bucket:
             SourceNotFound, AccessDenied, SourceUnavailable: it cannot be read.
         """
         with self._translated():
-            return bytes(self._obstore.get_range(self._store, key, start=start, end=end))
+            asked = read_range(
+                self._obstore,
+                self._store,
+                key,
+                start,
+                end,
+                source=self.source,
+                answer_s=self._answer_s,
+                slow_s=self._slow_s,
+            )
+            return self._loop.run(asked)
 
     def write(self, key: str, content: bytes | Iterable[bytes]) -> None:
         """Write an object, whole or not at all; what ``content`` raises ends it. Errors as for :meth:`read`."""
@@ -84,8 +99,8 @@ class Bucket:
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the sizes of all objects below a prefix, by key: one listing. Errors as for :meth:`read`."""
         with self._translated():
-            pages = self._obstore.list(self._store, prefix=prefix)
-            return {str(one["path"]): int(one["size"]) for page in pages for one in page}
+            asked = read_sizes(self._obstore, self._store, prefix, source=self.source, answer_s=self._answer_s)
+            return self._loop.run(asked)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -168,8 +183,9 @@ class BucketBody:
 class BucketTransport:
     """Opens objects of buckets."""
 
-    def __init__(self, *, connect_timeout_s: float) -> None:
+    def __init__(self, *, connect_timeout_s: float, read_timeout_s: float) -> None:
         self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._lock = threading.Lock()
 
@@ -179,7 +195,7 @@ class BucketTransport:
         with self._lock:
             bucket = self._buckets.get((parts.scheme, parts.netloc))
             if bucket is None:
-                bucket = Bucket(source, connect_timeout_s=self._connect_timeout_s)
+                bucket = Bucket(source, connect_timeout_s=self._connect_timeout_s, read_timeout_s=self._read_timeout_s)
                 self._buckets[parts.scheme, parts.netloc] = bucket
             return bucket
 

@@ -70,7 +70,9 @@ class Transports:
             if self._buckets is None:
                 from weightstore.transfer.bucket import BucketTransport  # start-up: likewise
 
-                self._buckets = BucketTransport(connect_timeout_s=self._config.connect_timeout_s)
+                self._buckets = BucketTransport(
+                    connect_timeout_s=self._config.connect_timeout_s, read_timeout_s=self._config.read_timeout_s
+                )
             return self._buckets
 
     def registry(self, source: Source) -> Registry:
