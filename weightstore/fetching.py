@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _LARGEST_UNKNOWN = 1 << 40
 # A catalog's size may be rounded, or of a file that was replaced: of a mirror so much more is taken.
 _SLACK_BYTES = 1 << 20
+# Slower than that a mirror is no help, where there is somebody else to ask: a gigabyte would take a day.
+_USEFUL_BYTES_PER_S = 16 << 10
 
 
 def fetch(
@@ -82,6 +84,7 @@ def fetch(
                 stop=stop,
                 may_resume=may_resume,
                 is_only=len(candidates) == 1,
+                is_last=candidate == ordered[-1],
             )
         except NoSpace as error:
             # A mirror may have lied about the size. If it did not, the next source meets the same.
@@ -140,6 +143,7 @@ def _from(
     stop: threading.Event,
     may_resume: bool,
     is_only: bool,
+    is_last: bool,
 ) -> Downloaded:
     from weightstore.transfer.download import download  # start-up: not for a hit
     from weightstore.transfer.retry import RetryPolicy
@@ -151,7 +155,7 @@ def _from(
             layout=layout,
             key=key,
             transport=transports.transport_for(candidate.source),
-            limits=_limits(candidate, wanted, located, config),
+            limits=_limits(candidate, wanted, located, config, is_last=is_last),
             connections=transports.connections,
             # A mirror that fails is passed over, not begged, where another source goes on with what it gave.
             retry=RetryPolicy(attempts=config.retries if candidate.kind == "origin" or is_only else 0),
@@ -166,9 +170,10 @@ def _from(
         ) from None
 
 
-def _limits(candidate: Candidate, wanted: Wanted, located: Located, config: Config) -> Limits:
+def _limits(candidate: Candidate, wanted: Wanted, located: Located, config: Config, *, is_last: bool) -> Limits:
     """Return what a source may send. A mirror is held to what is known of the size, and has to declare a length."""
     from weightstore.transfer.download import Limits  # start-up: not for a hit
+    from weightstore.transfer.pace import SLOWEST_BYTES_PER_S
 
     exact, most = wanted.exact_size, config.max_size
     if candidate.kind == "mirror":
@@ -183,4 +188,5 @@ def _limits(candidate: Candidate, wanted: Wanted, located: Located, config: Conf
         connections_per_file=config.connections_per_file,
         stall_s=config.stall_s,
         slow_s=config.read_timeout_s,
+        slowest_bytes_per_s=SLOWEST_BYTES_PER_S if candidate.kind == "origin" or is_last else _USEFUL_BYTES_PER_S,
     )

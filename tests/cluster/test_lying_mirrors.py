@@ -151,6 +151,31 @@ def test_from_https_nothing_leads_to_http(
     assert not other.requests
 
 
+def test_one_that_only_just_goes_on_is_no_help_where_there_is_another(
+    site: Site, kept: Path, liar: HostileServer
+) -> None:
+    for member in "ABC":
+        liar.serve(blob_path("web", site.digest(member)), site.data(member), does.rate_cap(3000))
+    mirrors = f"{liar.url('/')} {kept}"
+    done = weightstore("prefetch", "--locked", "weights.lock", WEIGHTSTORE_MIRRORS=mirrors)
+    judge(site, "A", "B", "C")
+    (line,) = done.lines_about("127.0.0.2")
+    assert "bytes came in 1 seconds" in line
+
+
+def test_what_a_liar_left_behind_spoils_nothing_in_the_next_run(
+    site: Site, kept: Path, liar: HostileServer, other: HostileServer
+) -> None:
+    by_name = {told.name: told for told in LIES}
+    serve(liar, other, site, by_name["wrong from the beginning, then cut"], "ABC")
+    weightstore("mirror", "pull", liar.url("/"), "--locked", "weights.lock", code=6)
+    judge(site)
+    assert any(path.suffix == ".part" and path.stat().st_size for path in (site.home / "tmp").iterdir())
+    weightstore("mirror", "pull", kept, "--locked", "weights.lock")
+    judge(site, "A", "B", "C")
+    assert list((site.home / "tmp").iterdir()) == []
+
+
 def test_several_that_lie_are_told_of_once_each(
     site: Site, kept: Path, liar: HostileServer, other: HostileServer
 ) -> None:

@@ -25,7 +25,7 @@ from weightstore.errors import (
 from weightstore.records import Journal, Validator
 from weightstore.store.owner import this_process
 from weightstore.store.parts import Part, take_over
-from weightstore.transfer.pace import Pace
+from weightstore.transfer.pace import SLOWEST_BYTES_PER_S, Pace
 from weightstore.transfer.pipeline import READ_SIZE, Checkpoint, HashingWriter
 from weightstore.transfer.progress import Meter, Silent
 from weightstore.transfer.ranged import (
@@ -59,7 +59,8 @@ class Limits:
     """What a download may use. Sizes are bytes, durations seconds.
 
     ``exact_size`` is what the file must have; ``max_size`` what it may have at most; ``connections_per_file`` counts
-    the first one. ``needs_length`` refuses a source that does not say how long a file of unknown size is.
+    the first one. ``needs_length`` refuses a source that does not say how long a file of unknown size is. Slower
+    than ``slowest_bytes_per_s``, over ``slow_s``, a single stream is given up.
     """
 
     exact_size: int | None = None
@@ -68,6 +69,7 @@ class Limits:
     connections_per_file: int = 16
     stall_s: float = 60.0
     slow_s: float = 30.0
+    slowest_bytes_per_s: int = SLOWEST_BYTES_PER_S
 
 
 @dataclass(slots=True)
@@ -403,7 +405,7 @@ class _Download:
         """Write what comes until the end, and return None; or, where more connections are worth a try, the rate."""
         may_range = state.may_range and self._may_range(body.answer, state)
         began = time.monotonic()
-        pace = Pace(self.source, self.limits.slow_s)
+        pace = Pace(self.source, self.limits.slow_s, slowest=self.limits.slowest_bytes_per_s)
         while data := body.read(READ_SIZE):
             writer.write(data)
             self.meter.advance(len(data))
