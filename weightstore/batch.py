@@ -127,7 +127,7 @@ def make_plan(wanted: Iterable[Wanted], *, obtainer: Obtainer) -> Plan:
     for one in wanted:
         groups.setdefault((one.source.key, one.pin.hex), []).append(one)
     items = tuple(_item(group, obtainer) for group in groups.values())
-    return Plan(items, free_bytes(obtainer.config.home))
+    return Plan(items, _free_bytes(obtainer.config.home))
 
 
 def _item(group: Sequence[Wanted], obtainer: Obtainer) -> Item:
@@ -152,8 +152,7 @@ def _local_size(wanted: Wanted) -> int | None:
     return None
 
 
-def free_bytes(root: Path) -> int | None:
-    """Return how much is free where a store is or will be; None where the file system does not tell."""
+def _free_bytes(root: Path) -> int | None:
     for place in (root, *root.parents):
         with contextlib.suppress(OSError):
             found = os.statvfs(place)

@@ -271,7 +271,7 @@ def test_a_registry_whose_index_lies_is_told_of_once(site: Site, kept: Path, lia
     behaviours = () if what in BROKEN else (ON_ITS_WAY[what],)
     liar.serve("/v2/", b"{}")
     liar.serve("/v2/site/weights/manifests/weightstore-index", content, behaviours)
-    for command in (("push", place, "--all"), ("status", place), ("pull", place, "--all", "--trust-mirror")):
+    for command in (("push", place, "--all"), ("status", place))[: 2 if what in BROKEN else 1]:
         done = weightstore("mirror", *command, code=None)
         assert done.code in {6, 8}, done.stderr
         (line,) = done.stderr.splitlines()

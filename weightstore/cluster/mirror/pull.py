@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from weightstore.batch import free_bytes
 from weightstore.cluster.mirror.plan import plan_pull, wanted_of
 from weightstore.errors import InvalidRecord, SourceNotFound
 from weightstore.store.refs import forget_ref, read_ref, write_ref
@@ -36,7 +35,7 @@ def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, tr
     index = index_of_place(place)
     if wanted is None:
         wanted = [_pinned_by_catalog(wanted_of(entry, place.source), client) for entry in index.entries]
-    room = free_bytes(client.config.home)
+    room = client.plan(()).free
     return plan_pull(wanted, index, known=client.obtainer.known_digest, trusted=trusted, room=room)
 
 
