@@ -18,7 +18,7 @@ from weightstore.errors import (
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from weightstore.config import Config
     from weightstore.obtain import Located
@@ -49,12 +49,13 @@ def fetch(
     layout: Layout,
     key: str,
     meter: Meter,
+    tell: Callable[[str], None],
     stop: threading.Event,
     may_resume: bool,
 ) -> tuple[Downloaded, Candidate]:
     """Return a complete and right part, and who gave it.
 
-    A mirror that fails costs a note, the first time; one that fails again and again is asked last, or not at all.
+    A mirror that fails costs one sentence to ``tell``; who fails again and again is asked last, or not at all.
 
     Raises:
         IntegrityError, TransferError: no source gave the right bytes.
@@ -92,7 +93,7 @@ def fetch(
                 raise
             no_space = error
             if health.failed(mirror, error, tell=candidate != ordered[-1]):
-                meter.note(f"mirror passed over: {error}")
+                tell(f"mirror passed over: {error}")
         except (IntegrityError, TransferError) as error:
             if mirror is None:
                 failures.append(error)
@@ -102,7 +103,7 @@ def fetch(
                 by_mirrors.append(error)
                 # Where mirrors are all there is, the error at the end tells what the last one did.
                 if health.failed(mirror, error, tell=has_origin or candidate != ordered[-1]):
-                    meter.note(f"mirror passed over: {error}")
+                    tell(f"mirror passed over: {error}")
         else:
             if mirror is not None:
                 health.served(mirror)

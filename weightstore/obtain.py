@@ -197,6 +197,7 @@ class Obtainer:
             return obtained_from(located.hit)
         from weightstore.fetching import fetch  # start-up: not for a hit
         from weightstore.store.flight import flight
+        from weightstore.transfer.progress import Silent
 
         candidates = self.candidates(wanted, located)
         layout = self.writable()
@@ -232,6 +233,8 @@ class Obtainer:
                 layout=layout,
                 key=key,
                 meter=meter,
+                # Also who watches nothing is told that a mirror fails.
+                tell=self._note if isinstance(meter, Silent) else meter.note,
                 stop=stop,
                 may_resume=may_resume,
             )

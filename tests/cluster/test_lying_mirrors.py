@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run, Site
-from tests.cluster.lying import LIES, Lie, judge, weightstore
+from tests.cluster.lying import BOUND_S, LIES, QUICK, Lie, judge, weightstore
 from tests.servers import behaviours as does
 from tests.servers.behaviours import Behaviour
 from tests.servers.hostile import HostileServer
@@ -174,6 +176,26 @@ def test_what_a_liar_left_behind_spoils_nothing_in_the_next_run(
     weightstore("mirror", "pull", kept, "--locked", "weights.lock")
     judge(site, "A", "B", "C")
     assert list((site.home / "tmp").iterdir()) == []
+
+
+def test_programs_are_told_of_a_liar_once_as_well(
+    site: Site, kept: Path, liar: HostileServer, other: HostileServer
+) -> None:
+    by_name = {told.name: told for told in LIES}
+    serve(liar, other, site, by_name["other bytes of the same size"], "ABC")
+    urls = [f"{site.url(member)}#sha256={site.digest(member)}" for member in "ABC"]
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, weightstore\nfor url in sys.argv[1:]: weightstore.path(url)", *urls],
+        env={**os.environ, **QUICK, "WEIGHTSTORE_MIRRORS": liar.url("/")},
+        capture_output=True,
+        text=True,
+        timeout=BOUND_S,
+        check=False,
+    )
+    judge(site, "A", "B", "C")
+    (line,) = done.stderr.splitlines()
+    assert "mirror passed over: http://127.0.0.2" in line
+    assert len(liar.requests) == 3
 
 
 def test_several_that_lie_are_told_of_once_each(

@@ -256,6 +256,24 @@ def test_of_a_recorded_source_a_mirror_has_to_give_the_size_too(
     assert f"expected {len(data)} bytes, got 1000000000" in note
 
 
+def test_who_watches_no_progress_is_told_of_a_mirror_once_as_well(
+    server: HostileServer,
+    other_host: HostileServer,
+    make_client: MakeClient,
+    mirror: Source,
+    data: bytes,
+    notes: list[str],
+) -> None:
+    client = make_client(mirrors=(mirror,))
+    for number in range(3):
+        content = data[number:]
+        serve_blob(other_host, content, content=content[::-1])
+        url = server.serve(f"/{number}", content)
+        assert client.path(f"{url}#sha256={digest_of(content)}").read_bytes() == content
+    (note,) = notes
+    assert note.startswith(f"mirror passed over: {mirror}")
+
+
 def test_a_mirror_that_gave_much_wrong_is_asked_last_and_told_of_once(
     server: HostileServer, other_host: HostileServer, make_client: MakeClient, mirror: Source, data: bytes
 ) -> None:

@@ -114,9 +114,8 @@ class Vouchers:
         except (InvalidInput, MissingDependency):
             raise  # ours to mend, and not the mirror's fault
         except WeightStoreError as error:
-            if not self._health.failed(mirror, error):
-                return None
-            self._note(f"what mirror {mirror} says of sources is passed over: {error}")
+            if self._health.failed(mirror, error):
+                self._note(f"what mirror {mirror} says of sources is passed over: {error}")
             return None
 
 
