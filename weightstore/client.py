@@ -107,7 +107,8 @@ class Client:
         Args:
             config: the settings; by default those of the environment and the configuration files.
             note: called with one sentence about each thing worth knowing that is no error: a damaged copy that was
-                passed over, a layer that is missing. By default they go to the ``weightstore`` logger as warnings.
+                passed over, a layer that is missing, a mirror that fails. By default they go to the ``weightstore``
+                logger as warnings.
         """
         self.config = config or Config.load()
         self.note = self._note = _once(note or _warn)

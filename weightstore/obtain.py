@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from weightstore.digest import Digest, Pin
 from weightstore.errors import (
-    AllSourcesFailed,
-    DigestMismatch,
-    IntegrityError,
-    NoSpace,
     NotPresent,
     SourceNotFound,
     SourceUnavailable,
-    TransferError,
     UntrustedSource,
     WeightStoreError,
 )
@@ -34,7 +29,7 @@ if TYPE_CHECKING:
     from weightstore.signing.vouchers import Vouchers, Word
     from weightstore.source import Source
     from weightstore.store.receipts import Receipts
-    from weightstore.transfer.download import Downloaded
+    from weightstore.transfer.health import Health
     from weightstore.transfer.policy import Candidate, Route
     from weightstore.transfer.progress import Meter
     from weightstore.transfer.transports import Transports
@@ -71,7 +66,7 @@ class Obtainer:
         self._transports: Transports | None = None
         self._vouchers: Vouchers | None = None
         self._lock = threading.Lock()
-        self._dead_mirrors: set[str] = set()
+        self._mirrors_health: Health | None = None
         self._process = os.getpid()
 
     # -- finding ------------------------------------------------------------------------------------------------
@@ -207,7 +202,9 @@ class Obtainer:
             located = self._vouched(vouchers.ask(wanted), meter.note)
         if located.hit is not None:
             return obtained_from(located.hit)
-        from weightstore.store.flight import flight  # start-up: not for a hit
+        from weightstore.fetching import fetch  # start-up: not for a hit
+        from weightstore.store.flight import flight
+        from weightstore.transfer.progress import Silent
 
         candidates = self.candidates(wanted, located)
         layout = self.writable()
@@ -233,7 +230,21 @@ class Obtainer:
             if hit is not None:
                 return obtained_from(hit)
             may_resume = left_behind is None or key in left_behind
-            done, candidate = self._fetch(wanted, located, candidates, layout, key, meter, stop, may_resume=may_resume)
+            done, candidate = fetch(
+                wanted,
+                located,
+                candidates,
+                config=self.config,
+                transports=self.transports(),
+                health=self._health(),
+                layout=layout,
+                key=key,
+                meter=meter,
+                # Also who watches nothing is told that a mirror fails.
+                tell=self._note if isinstance(meter, Silent) else meter.note,
+                stop=stop,
+                may_resume=may_resume,
+            )
             start_write_back(done.part.fd, 0, 0)
             # The lock goes with it: until the blob has its name, others wait for this flight.
             return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter)
@@ -242,7 +253,7 @@ class Obtainer:
         """Return those who may say by a signature which digest a source has; None where the user allows nobody."""
         if self.config.allowed_signers is None:
             return None
-        transports = self.transports()
+        transports, health = self.transports(), self._health()
         with self._lock:
             if self._vouchers is None:
                 from weightstore.signing.vouchers import Vouchers  # start-up: only where somebody signs
@@ -251,6 +262,7 @@ class Obtainer:
                     self.config,
                     allowed_signers=self.config.allowed_signers,
                     transport_for=transports.transport_for,
+                    health=health,
                     note=self._note,
                 )
         return self._vouchers
@@ -319,107 +331,13 @@ class Obtainer:
         """Make the names of everything published so far durable."""
         sync_directory(self.writable().blobs)
 
-    def _fetch(
-        self,
-        wanted: Wanted,
-        located: Located,
-        candidates: Sequence[Candidate],
-        layout: Layout,
-        key: str,
-        meter: Meter,
-        stop: threading.Event,
-        *,
-        may_resume: bool,
-    ) -> tuple[Downloaded, Candidate]:
-        failures: list[WeightStoreError] = []
-        no_space: NoSpace | None = None
-        passed_over = ""
-        for candidate in candidates:
-            mirror = candidate.source.url.partition("/blobs/sha256/")[0] if candidate.kind == "mirror" else ""
-            if mirror in self._dead_mirrors:
-                continue
-            try:
-                done = self._fetch_from(candidate, wanted, located, layout, key, meter, stop, may_resume=may_resume)
-            except NoSpace as error:
-                # A mirror may have lied about the size. If it did not, the next source meets the same.
-                if not mirror or error.needed is None:
-                    raise
-                no_space = error
-                meter.note(f"mirror passed over: {error}")
-            except (IntegrityError, TransferError) as error:
-                if candidate.kind == "origin":
-                    failures.append(error)
-                    if isinstance(error, DigestMismatch) and candidate != candidates[-1]:
-                        meter.note(f"{candidate.source} has other content now: asking further sources")
-                else:
-                    passed_over = str(error)
-                    if not (isinstance(error, SourceUnavailable) and self._is_known_dead(mirror)):
-                        meter.note(f"mirror passed over: {error}")
-            else:
-                return done, candidate
-            may_resume = True  # what a source gave before it failed is for the next one
-        if not failures and no_space is not None:
-            raise no_space
-        if not failures:
-            said = (
-                f". The last one that was asked: {passed_over}" if passed_over else ", and those that failed are left"
-            )
-            reason = f"none of the {len(candidates)} mirrors gave it{said}"
-            raise TransferError(source=wanted.name, reason=reason)
-        raise failures[0] if len(failures) == 1 else AllSourcesFailed(name=wanted.name, failures=failures)
+    def _health(self) -> Health:
+        from weightstore.transfer.health import Health  # start-up: not for a hit
 
-    def _is_known_dead(self, mirror: str) -> bool:
-        """Note that a mirror does not answer; tell whether that was known. Of many files at once, one tells of it."""
         with self._lock:
-            known = mirror in self._dead_mirrors
-            self._dead_mirrors.add(mirror)
-            return known
-
-    def _fetch_from(
-        self,
-        candidate: Candidate,
-        wanted: Wanted,
-        located: Located,
-        layout: Layout,
-        key: str,
-        meter: Meter,
-        stop: threading.Event,
-        *,
-        may_resume: bool,
-    ) -> Downloaded:
-        from weightstore.transfer.download import Limits, download
-        from weightstore.transfer.retry import RetryPolicy
-
-        config = self.config
-        transports = self.transports()
-        pin = Pin.of(located.digest) if located.digest is not None else wanted.pin
-        limits = Limits(
-            exact_size=wanted.exact_size,
-            max_size=config.max_size,
-            connections_per_file=config.connections_per_file,
-            stall_s=config.stall_s,
-            slow_s=config.read_timeout_s,
-        )
-        try:
-            return download(
-                candidate.source,
-                pin,
-                layout=layout,
-                key=key,
-                transport=transports.transport_for(candidate.source),
-                limits=limits,
-                connections=transports.connections,
-                # A mirror that fails is passed over, not begged: what it gave is resumed from the next source.
-                retry=RetryPolicy(attempts=config.retries if candidate.kind == "origin" else 0),
-                stop=stop,
-                meter=meter,
-                may_resume=may_resume,
-            )
-        except DigestMismatch as error:
-            recorded = located.known_by == "ref" and candidate.kind == "origin" and not wanted.pin.is_pinned
-            raise DigestMismatch(
-                source=error.source, expected=error.expected, actual=error.actual, recorded=recorded
-            ) from None
+            if self._mirrors_health is None:
+                self._mirrors_health = Health()
+            return self._mirrors_health
 
     def transports(self) -> Transports:
         """Return the transports of this process, made when first asked for."""
@@ -428,7 +346,7 @@ class Obtainer:
         if self._process != os.getpid():
             # Connections must not be shared with the process that forked us, nor a lock that it held.
             self._process, self._lock = os.getpid(), threading.Lock()
-            self._transports = self._vouchers = None
+            self._transports = self._vouchers = self._mirrors_health = None
         with self._lock:  # two of them would be two caps on connections
             if self._transports is None:
                 self._transports = Transports(self.config)

@@ -127,7 +127,7 @@ class Fields:
 
     def done(self) -> None:
         if self.values:
-            raise self.error(f"unknown field {next(iter(self.values))!r}")
+            raise self.error(f"unknown field {next(iter(self.values))[:80]!r}")
 
 
 def _encode(values: dict[str, Any]) -> bytes:

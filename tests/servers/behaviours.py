@@ -155,6 +155,29 @@ def endless_headers(*, times: int | None = None) -> Behaviour:
     return _raw("endless_headers", fields, times)
 
 
+def dripping_head(pause_s: float = 0.05, *, times: int | None = None) -> Behaviour:
+    """Sends a header field that never ends, a byte at a time: no wait for the next byte is ever long."""
+
+    def drops() -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nX-Filler: "
+        while True:
+            time.sleep(pause_s)
+            yield b"x"
+
+    return _raw("dripping_head", drops, times)
+
+
+def endless_continue(pause_s: float = 0.01, *, times: int | None = None) -> Behaviour:
+    """Says 100 Continue until the client goes away, and never what comes then."""
+
+    def replies() -> Iterator[bytes]:
+        while True:
+            time.sleep(pause_s)
+            yield b"HTTP/1.1 100 Continue\r\n\r\n"
+
+    return _raw("endless_continue", replies, times)
+
+
 def ignore_range(*, times: int | None = None) -> Behaviour:
     """Answers 200 with everything to a request for a part."""
 
@@ -281,6 +304,15 @@ def endless_body(*, declared: int | None = 10 * 10**12, times: int | None = None
             exchange.framing = Framing.CHUNKED
 
     return Behaviour(f"endless_body({declared=})", Stage.ANSWER, flood, _any, times)
+
+
+def endless_parts(*, times: int | None = None) -> Behaviour:
+    """Sends zeros until the client goes away, chunked, under the head of the right answer to a request for a part."""
+
+    def flood(exchange: Exchange) -> None:
+        exchange.body, exchange.size, exchange.framing = zeros(), None, Framing.CHUNKED
+
+    return Behaviour("endless_parts", Stage.ANSWER, flood, _is_get, times)
 
 
 def truncate(after: int, *, times: int | None = None) -> Behaviour:

@@ -217,7 +217,7 @@ def test_the_configured_order_is_kept(
 def test_mirrors_alone_that_lack_it_are_an_error(
     other_host: HostileServer, make_client: MakeClient, mirror: Source, pinned: str
 ) -> None:
-    with pytest.raises(TransferError, match="none of the 1 mirrors"):
+    with pytest.raises(TransferError, match="no mirror gave it"):
         make_client(mirrors=(mirror,), order=("layers", "mirrors")).path(pinned)
     assert len(other_host.requests) == 1
 
@@ -225,9 +225,88 @@ def test_mirrors_alone_that_lack_it_are_an_error(
 def test_mirrors_alone_that_declare_more_than_fits_are_no_space(
     other_host: HostileServer, make_client: MakeClient, mirror: Source, pinned: str, data: bytes
 ) -> None:
-    serve_blob(other_host, data, does.endless_body(), content=data)
-    with pytest.raises(NoSpace):
+    serve_blob(other_host, data, does.endless_body(declared=10**12), content=data)
+    with pytest.raises(NoSpace, match="declares more than there is room for"):
         make_client(mirrors=(mirror,), order=("mirrors",)).path(pinned)
+
+
+def test_a_mirror_is_held_to_what_is_known_of_a_size_and_else_to_a_bound(
+    server: HostileServer, other_host: HostileServer, make_client: MakeClient, mirror: Source, data: bytes
+) -> None:
+    source, pin = parse_source(f"{server.url('/gone')}#sha256={digest_of(data)}")
+    client = make_client(mirrors=(mirror,), order=("mirrors",))
+    for declared, size, bound in ((10**13, None, 1 << 40), (10**8, len(data), 2 * len(data) + (1 << 20))):
+        serve_blob(other_host, data, does.endless_body(declared=declared), content=data)
+        (result,) = client.prefetch(plan=client.plan([Wanted("x", source, pin, size=size)])).results
+        assert f"{declared} bytes are more than the {bound}" in str(result.error)
+    serve_blob(other_host, data, does.endless_body(declared=None), content=data)
+    (result,) = client.prefetch(plan=client.plan([Wanted("x", source, pin)])).results
+    assert "does not say how long the file is" in str(result.error)
+
+
+def test_of_a_recorded_source_a_mirror_has_to_give_the_size_too(
+    server: HostileServer, other_host: HostileServer, make_client: MakeClient, mirror: Source, data: bytes
+) -> None:
+    url = server.serve("/unpinned.pth", data)
+    make_client().path(url).unlink()
+    serve_blob(other_host, data, does.endless_body(declared=10**9), content=data)
+    client, meter = make_client(mirrors=(mirror,)), Remembering()
+    assert client.path(url, meter=meter).read_bytes() == data
+    (note,) = [note for note in meter.notes if note.startswith("mirror passed over")]
+    assert f"expected {len(data)} bytes, got 1000000000" in note
+
+
+def test_who_watches_no_progress_is_told_of_a_mirror_once_as_well(
+    server: HostileServer,
+    other_host: HostileServer,
+    make_client: MakeClient,
+    mirror: Source,
+    data: bytes,
+    notes: list[str],
+) -> None:
+    client = make_client(mirrors=(mirror,))
+    for number in range(3):
+        content = data[number:]
+        serve_blob(other_host, content, content=content[::-1])
+        url = server.serve(f"/{number}", content)
+        assert client.path(f"{url}#sha256={digest_of(content)}").read_bytes() == content
+    (note,) = notes
+    assert note.startswith(f"mirror passed over: {mirror}")
+
+
+def test_a_mirror_that_gave_much_wrong_is_asked_last_and_told_of_once(
+    server: HostileServer, other_host: HostileServer, make_client: MakeClient, mirror: Source, data: bytes
+) -> None:
+    urls = []
+    for number in range(6):
+        content = data[number:]
+        serve_blob(other_host, content, content=content[::-1])
+        urls.append(f"{server.serve(f'/{number}', content)}#sha256={digest_of(content)}")
+    notes: list[str] = []
+
+    class Progress(NoProgress):
+        def meter(self, item: Item) -> Meter:
+            meter = Remembering()
+            meter.notes = notes
+            return meter
+
+    client = make_client(mirrors=(mirror,), jobs=1)
+    assert client.prefetch(urls, progress=Progress()).failures == ()
+    assert len(other_host.requests) <= 4, "three, and what a second thread had asked for meanwhile"
+    assert len([note for note in notes if note.startswith("mirror passed over")]) == 1
+
+
+def test_a_mirror_that_failed_once_is_asked_again_where_nobody_else_has_it(
+    server: HostileServer, other_host: HostileServer, make_client: MakeClient, mirror: Source, data: bytes
+) -> None:
+    first, second = data[1:], data[2:]
+    serve_blob(other_host, first, does.truncate(1000), content=first)
+    serve_blob(other_host, second, content=second)
+    other = Source(server.url("/nothing-here"))
+    client = make_client(mirrors=(mirror, other), order=("mirrors",), jobs=1)
+    pinned = [f"{server.url('/gone')}{number}#sha256={digest_of(one)}" for number, one in enumerate((first, second))]
+    report = client.prefetch(pinned)
+    assert [result.status for result in report.results] == ["failed", "fetched"]
 
 
 def test_a_layer_is_asked_before_everybody(

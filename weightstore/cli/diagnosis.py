@@ -326,6 +326,7 @@ def _signatures(config: Config) -> Iterator[Finding]:
                     state=config.state,
                     transport=transports.transport_for(mirror),
                     now=datetime.now(UTC),
+                    slow_s=_TIMEOUT_S,
                 )
             except WeightStoreError as error:
                 yield Finding("mirrors", "warn", "signature", str(error), "It is asked by digest alone.")

@@ -73,6 +73,7 @@ def _verify_index(settings: Settings, address: str) -> None:
         state=client.config.state,
         transport=client.obtainer.transports().transport_for(mirror),
         now=datetime.now(UTC),
+        slow_s=client.config.read_timeout_s,
     )
     if believed is None:
         raise UntrustedIndex(place=inside(mirror, SIGNATURE).display, reason="there is none: it is not signed")

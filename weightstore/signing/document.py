@@ -71,6 +71,8 @@ class SignedIndex:
             )
             one.done()
         fields.done()
+        if any(entry.source.scheme == "file" for entry in entries):
+            raise fields.error("a source is a path of somebody's machine")
         if len({entry.source for entry in entries}) != len(entries):
             raise fields.error("a source is in it twice")
         return cls(version, expires, tuple(entries))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weightstore.errors import InvalidRecord, RefusedResponse, SourceNotFound, UntrustedIndex
+from weightstore.errors import InvalidRecord, SourceNotFound, UntrustedIndex
 from weightstore.records import Fields, timestamp
 from weightstore.signing.document import (
     DOCUMENT_LIMIT,
@@ -19,6 +18,7 @@ from weightstore.signing.document import (
 from weightstore.signing.sshsig import SIGNATURE_LIMIT
 from weightstore.source import Source
 from weightstore.store.layout import read_limited, write_record
+from weightstore.transfer.small import LONGEST_S, SLOW_S, read_small
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
     from weightstore.signing.signers import Signer
     from weightstore.transfer.transport import Transport
-
-_READ_SIZE = 1 << 20
-_LONGEST_S = 120.0  # for all of an index: a server that gives it byte by byte is passed over
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +64,13 @@ def signed_index(
     state: Path,
     transport: Transport,
     now: datetime,
-    longest_s: float = _LONGEST_S,
+    slow_s: float = SLOW_S,
+    longest_s: float = LONGEST_S,
 ) -> Believed | None:
     """Return a mirror's signed index, verified; None where the mirror has none.
 
-    What is believed is remembered in the user's own state, so that an older one is refused from then on.
+    What is believed is remembered in the user's own state, so that an older one is refused from then on. Each of its
+    files has to come at a useful pace within ``slow_s`` seconds, and whole within ``longest_s``.
 
     Raises:
         UntrustedIndex: it is not to be believed.
@@ -84,7 +83,7 @@ def signed_index(
     place = inside(mirror, SIGNED_INDEX).display
 
     def read() -> tuple[bytes, bytes] | None:
-        return read_documents(mirror, transport=transport, longest_s=longest_s)
+        return read_documents(mirror, transport=transport, slow_s=slow_s, longest_s=longest_s)
 
     documents = read()
     if documents is None:
@@ -110,35 +109,22 @@ def inside(base: Source, name: str) -> Source:
 
 
 def read_documents(
-    mirror: Source, *, transport: Transport, longest_s: float = _LONGEST_S
+    mirror: Source, *, transport: Transport, slow_s: float = SLOW_S, longest_s: float = LONGEST_S
 ) -> tuple[bytes, bytes] | None:
     """Return a mirror's signed index and its signature as they lie there, unverified; None where it has not both.
 
     Raises:
         TransferError: the mirror cannot be read.
     """
+
+    def read(name: str, limit: int) -> bytes:
+        return read_small(transport, inside(mirror, name), limit, slow_s=slow_s, longest_s=longest_s)
+
     try:
-        signature = _read(inside(mirror, SIGNATURE), SIGNATURE_LIMIT, transport, longest_s)
-        return _read(inside(mirror, SIGNED_INDEX), DOCUMENT_LIMIT, transport, longest_s), signature
+        signature = read(SIGNATURE, SIGNATURE_LIMIT)
+        return read(SIGNED_INDEX, DOCUMENT_LIMIT), signature
     except SourceNotFound:
         return None
-
-
-def _read(source: Source, limit: int, transport: Transport, longest_s: float) -> bytes:
-    ends = time.monotonic() + longest_s
-    body = transport.open(source)
-    try:
-        pieces, size = [], 0
-        while data := body.read(_READ_SIZE):
-            pieces.append(data)
-            size += len(data)
-            if size > limit:
-                raise RefusedResponse(source=source.display, reason=f"sends more than {limit} bytes")
-            if time.monotonic() > ends:
-                raise RefusedResponse(source=source.display, reason=f"takes longer than {longest_s:.0f} s")
-        return b"".join(pieces)
-    finally:
-        body.close()
 
 
 def _highest(path: Path, mirror: Source) -> int:

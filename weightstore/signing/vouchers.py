@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from weightstore.signing.document import Believed, SignedEntry
     from weightstore.signing.signers import Signer
     from weightstore.source import Source
+    from weightstore.transfer.health import Health
     from weightstore.transfer.transport import Transport
 
 _OFFLINE = "not asked: offline"
@@ -83,6 +84,7 @@ class Vouchers:
         *,
         allowed_signers: Path,
         transport_for: Callable[[Source], Transport],
+        health: Health,
         note: Callable[[str], None],
     ) -> None:
         """Nothing is read yet. A mirror whose index is not believed is noted, and says nothing."""
@@ -91,6 +93,8 @@ class Vouchers:
         self._not_asked = [mirror for mirror in mirrors if mirror not in self._mirrors]
         self._allowed_signers = allowed_signers
         self._state = config.state
+        self._slow_s = config.read_timeout_s
+        self._health = health
         self._transport_for = transport_for
         self._note = note
         self._lock = threading.Lock()
@@ -153,11 +157,13 @@ class Vouchers:
                 state=self._state,
                 transport=self._transport_for(mirror),
                 now=datetime.now(UTC),
+                slow_s=self._slow_s,
             )
         except (InvalidInput, MissingDependency):
             raise  # ours to mend, and not the mirror's fault
         except WeightStoreError as error:
-            self._note(f"what mirror {mirror} says of sources is passed over: {error}")
+            if self._health.failed(mirror, error):
+                self._note(f"what mirror {mirror} says of sources is passed over: {error}")
             what = "not believed" if isinstance(error, UntrustedIndex) else "cannot be read"
             return _Heard(mirror, None, {}, f"{what}: {getattr(error, 'reason', '') or error}")
         return _Heard(mirror, believed, believed.index.by_source if believed is not None else {})

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from weightstore.errors import InvalidConfig, MissingDependency, SourceUnavailable
 from weightstore.records import Validator
+from weightstore.transfer.bucket_reading import Loop, read_range, read_size, read_sizes
 from weightstore.transfer.bucket_refusals import refusal
 from weightstore.transfer.transport import Answer
 
@@ -37,10 +38,15 @@ _RETRYING_S = 60
 class Bucket:
     """One bucket. Safe to use from many threads."""
 
-    def __init__(self, source: Source, *, connect_timeout_s: float, ca_bundle: Path | None) -> None:
+    def __init__(
+        self, source: Source, *, connect_timeout_s: float, read_timeout_s: float, ca_bundle: Path | None
+    ) -> None:
         parts = urlsplit(source.url)
         self.display = f"{parts.scheme}://{parts.netloc}"
         self._scheme = parts.scheme
+        self._answer_s = connect_timeout_s + read_timeout_s
+        self._slow_s = read_timeout_s
+        self._loop = Loop()
         with self._translated(key_in(source)):
             self._obstore: Any = _obstore()
             self._store: Any = self._obstore.store.from_url(
@@ -59,7 +65,8 @@ class Bucket:
     def size(self, key: str) -> int:
         """Return an object's size in bytes. Errors as for :meth:`read`."""
         with self._translated(key):
-            return int(self._obstore.head(self._store, key)["size"])
+            asked = read_size(self._obstore, self._store, key, place=self._place(key), answer_s=self._answer_s)
+            return self._loop.run(asked)
 
     def read(self, key: str, start: int, end: int) -> bytes:
         """Return a range of an object.
@@ -68,7 +75,17 @@ class Bucket:
             SourceNotFound, AccessDenied, SourceUnavailable: it cannot be read.
         """
         with self._translated(key):
-            return bytes(self._obstore.get_range(self._store, key, start=start, end=end))
+            asked = read_range(
+                self._obstore,
+                self._store,
+                key,
+                start,
+                end,
+                place=self._place(key),
+                answer_s=self._answer_s,
+                slow_s=self._slow_s,
+            )
+            return self._loop.run(asked)
 
     def write(self, key: str, content: bytes | Iterable[bytes]) -> None:
         """Write an object, whole or not at all; what ``content`` raises ends it. Errors as for :meth:`read`."""
@@ -81,8 +98,11 @@ class Bucket:
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the sizes of all objects below a prefix, by key: one listing. Errors as for :meth:`read`."""
         with self._translated(prefix):
-            pages = self._obstore.list(self._store, prefix=prefix)
-            return {str(one["path"]): int(one["size"]) for page in pages for one in page}
+            asked = read_sizes(self._obstore, self._store, prefix, place=self._place(prefix), answer_s=self._answer_s)
+            return self._loop.run(asked)
+
+    def _place(self, key: str) -> str:
+        return f"{self.display}/{key}"
 
     @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -94,7 +114,7 @@ class Bucket:
             is_obstores = isinstance(error, OSError | ValueError) or type(error).__module__.startswith("obstore")
             if not is_obstores:
                 raise
-            raise refusal(error, display=f"{self.display}/{key}", scheme=self._scheme) from None
+            raise refusal(error, display=self._place(key), scheme=self._scheme) from None
 
 
 def key_in(source: Source) -> str:
@@ -176,8 +196,9 @@ class BucketBody:
 class BucketTransport:
     """Opens objects of buckets."""
 
-    def __init__(self, *, connect_timeout_s: float, ca_bundle: Path | None = None) -> None:
+    def __init__(self, *, connect_timeout_s: float, read_timeout_s: float, ca_bundle: Path | None = None) -> None:
         self._connect_timeout_s = connect_timeout_s
+        self._read_timeout_s = read_timeout_s
         self._ca_bundle = ca_bundle
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._lock = threading.Lock()
@@ -188,7 +209,12 @@ class BucketTransport:
         with self._lock:
             bucket = self._buckets.get((parts.scheme, parts.netloc))
             if bucket is None:
-                bucket = Bucket(source, connect_timeout_s=self._connect_timeout_s, ca_bundle=self._ca_bundle)
+                bucket = Bucket(
+                    source,
+                    connect_timeout_s=self._connect_timeout_s,
+                    read_timeout_s=self._read_timeout_s,
+                    ca_bundle=self._ca_bundle,
+                )
                 self._buckets[parts.scheme, parts.netloc] = bucket
             return bucket
 

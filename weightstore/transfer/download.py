@@ -25,7 +25,7 @@ from weightstore.errors import (
 from weightstore.records import Journal, Validator
 from weightstore.store.owner import this_process
 from weightstore.store.parts import Part, take_over
-from weightstore.transfer.pace import Pace
+from weightstore.transfer.pace import SLOWEST_BYTES_PER_S, Pace
 from weightstore.transfer.pipeline import READ_SIZE, Checkpoint, HashingWriter
 from weightstore.transfer.progress import Meter, Silent
 from weightstore.transfer.ranged import (
@@ -59,14 +59,17 @@ class Limits:
     """What a download may use. Sizes are bytes, durations seconds.
 
     ``exact_size`` is what the file must have; ``max_size`` what it may have at most; ``connections_per_file`` counts
-    the first one.
+    the first one. ``needs_length`` refuses a source that does not say how long a file of unknown size is. Slower
+    than ``slowest_bytes_per_s``, over ``slow_s``, a single stream is given up.
     """
 
     exact_size: int | None = None
     max_size: int | None = None
+    needs_length: bool = False
     connections_per_file: int = 16
     stall_s: float = 60.0
     slow_s: float = 30.0
+    slowest_bytes_per_s: int = SLOWEST_BYTES_PER_S
 
 
 @dataclass(slots=True)
@@ -350,6 +353,8 @@ class _Download:
         state.declared = answer.declared
         state.is_pieced |= not answer.self_delimiting
         is_delimited = answer.self_delimiting or (answer.start > 0 and state.total is not None)
+        if state.total is None and self.limits.exact_size is None and self.limits.needs_length:
+            raise RefusedResponse(source=source, reason="does not say how long the file is")
         if not is_delimited and not self.pin.is_pinned and self.limits.exact_size is None:
             raise RefusedResponse(
                 source=source,
@@ -367,7 +372,7 @@ class _Download:
         if limits.max_size is not None and size > limits.max_size:
             raise RefusedResponse(
                 source=self.source.display,
-                reason=f"{size} bytes are more than the {limits.max_size} that max_size allows",
+                reason=f"{size} bytes are more than the {limits.max_size} that max_size or its known size allows",
             )
 
     def _check_space(self, needed: int) -> None:
@@ -379,7 +384,8 @@ class _Download:
             return
         free = found.f_bavail * found.f_frsize
         if needed > free:
-            raise NoSpace(place=str(self.layout.root), needed=needed, free=free)
+            reason = f"{self.source.display} declares more than there is room for"
+            raise NoSpace(place=str(self.layout.root), needed=needed, free=free, reason=reason)
 
     def _receive(self, body: Body, state: _State) -> Digest:
         checkpoint = self._checkpoint(state) if self._is_resumable(state) else None
@@ -399,7 +405,7 @@ class _Download:
         """Write what comes until the end, and return None; or, where more connections are worth a try, the rate."""
         may_range = state.may_range and self._may_range(body.answer, state)
         began = time.monotonic()
-        pace = Pace(self.source, self.limits.slow_s)
+        pace = Pace(self.source.display, self.limits.slow_s, slowest=self.limits.slowest_bytes_per_s)
         while data := body.read(READ_SIZE, into=writer.room()):
             writer.write(data)
             self.meter.advance(len(data))

@@ -32,18 +32,20 @@ from weightstore.errors import (
     RefusedResponse,
     SourceUnavailable,
 )
+from weightstore.records import Validator
 from weightstore.source import Source
 from weightstore.transfer.answers import read_answer
 from weightstore.transfer.hosts import Hosts
+from weightstore.transfer.small import read_whole
+from weightstore.transfer.transport import Answer
 from weightstore.transfer.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from weightstore.records import Validator
-    from weightstore.transfer.transport import Answer
 
 MAX_REDIRECTS = 10
+_UNKNOWN = Answer(0, None, None, Validator(), accepts_ranges=False, self_delimiting=False)
 _REDIRECTS = {301, 302, 303, 307, 308}
 _TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (\d{3})")
 _SMALLEST_BLOCK = 16 << 10
@@ -131,6 +133,11 @@ class HttpBody:
         with contextlib.suppress(OSError, ValueError):
             self._response.shutdown()
 
+    def finish(self) -> None:
+        """Leave the connection for the next request, after the last byte."""
+        self._watch.discard(self)
+        self._response.release_conn()
+
     def close(self) -> None:
         self._watch.discard(self)
         self._blocks[self._host] = min(self._block, _FIRST_BLOCK)
@@ -195,6 +202,7 @@ class HttpTransport:
         trust_env: bool = True,
     ) -> None:
         self._watch = Watch(2 * read_timeout_s)
+        self._slow_s = read_timeout_s
         self._blocks: dict[str, int] = {}
         self._netrc: dict[str, tuple[str, str] | None] = {}
         self._ca_bundle = ca_bundle
@@ -202,7 +210,7 @@ class HttpTransport:
         self._trust_env = trust_env
         self._session = requests.Session()  # only asked what the environment says; nothing is sent through it
         timeout = urllib3.Timeout(connect=connect_timeout_s, read=read_timeout_s)
-        self._hosts = Hosts(self._settings, pool_size=pool_size, timeout=timeout)
+        self._hosts = Hosts(self._settings, pool_size=pool_size, timeout=timeout, watch=self._watch)
 
     def open(
         self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None
@@ -287,21 +295,19 @@ class HttpTransport:
         """Return a server's answer to one request about a source, whatever its status is. Redirects are answers.
 
         Raises:
-            RefusedResponse: it cannot be asked, or sends more than ``limit`` bytes.
-            SourceUnavailable: there is no answer, or not all of it.
+            RefusedResponse: it cannot be asked, or sends more than ``limit`` bytes, or does not come to an end.
+            SourceUnavailable: there is no answer, or not all of it, or it comes at no useful pace.
         """
         response = self._send(
             source, url, {**self._headers, **(headers or {})}, authorization, method=method, body=body
         )
+        whole = HttpBody(source, response, _UNKNOWN, self._watch, {}, host="")
         try:
-            data = response.read(limit + 1, decode_content=False)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError) as error:
-            raise SourceUnavailable(source=source.display, reason=_reason(error)) from None
-        finally:
-            response.release_conn()
-        if len(data) > limit:
-            response.close()
-            raise RefusedResponse(source=source.display, reason=f"sends more than {limit} bytes")
+            data = read_whole(whole, source, limit, slow_s=self._slow_s)
+        except BaseException:
+            whole.close()
+            raise
+        whole.finish()
         return Reply(response.status, dict(response.headers), data, url)
 
     def _send(

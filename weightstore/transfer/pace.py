@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from weightstore.errors import SourceUnavailable
 
-if TYPE_CHECKING:
-    from weightstore.source import Source
-
-_SLOWEST_BYTES_PER_S = 1024
+SLOWEST_BYTES_PER_S = 1024
 
 
 class Pace:
-    """Watches one connection, in windows of ``slow_s`` seconds."""
+    """Watches one connection, in windows of ``slow_s`` seconds. So many bytes a second as ``slowest`` it must bring."""
 
-    def __init__(self, source: Source, slow_s: float) -> None:
-        self._source = source
+    def __init__(self, place: str, slow_s: float, *, slowest: int = SLOWEST_BYTES_PER_S) -> None:
+        self._place = place
         self._slow_s = slow_s
+        self._slowest = slowest
         self._began = time.monotonic()
         self._received = 0
 
@@ -32,9 +29,9 @@ class Pace:
         elapsed_s = time.monotonic() - self._began
         if elapsed_s < self._slow_s:
             return
-        if self._received < _SLOWEST_BYTES_PER_S * elapsed_s:
+        if self._received < self._slowest * elapsed_s:
             raise SourceUnavailable(
-                source=self._source.display, reason=f"only {self._received} bytes came in {elapsed_s:.0f} seconds"
+                source=self._place, reason=f"only {self._received} bytes came in {elapsed_s:.0f} seconds"
             )
         self._began += elapsed_s
         self._received = 0

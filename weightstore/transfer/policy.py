@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One source to ask. A mirror is asked by digest and never trusted; the origin is where the source points."""
+    """One source to ask. A mirror is asked by digest and never trusted; the origin is where the source points.
+
+    ``mirror`` is the mirror that the source is a blob of.
+    """
 
     kind: Literal["mirror", "origin"]
     source: Source
+    mirror: Source | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def route(
     for step in order:
         if step == "mirrors":
             if digest is not None:
-                candidates += [Candidate("mirror", blob_in(mirror, digest)) for mirror in mirrors]
+                candidates += [Candidate("mirror", blob_in(mirror, digest), mirror) for mirror in mirrors]
             else:
                 skipped += [
                     f"mirror {mirror}: needs the full digest, and only {wanted.pin} is known" for mirror in mirrors

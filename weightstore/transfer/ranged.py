@@ -245,7 +245,7 @@ class RangedDownload:
 
     def _stream(self, body: Body, chunk: Chunk) -> None:
         """Receive a chunk from a body that is open at its position, and what follows while nobody else took it."""
-        pace = Pace(self._source, self._slow_s)
+        pace = Pace(self._source.display, self._slow_s)
         try:
             self._receive(body, chunk, pace)
             while body.answer.end is not None and body.answer.end > chunk.end:

@@ -125,7 +125,7 @@ class RemoteFile:
             raise self._no_ranges(error.reason) if self._validator is None else self._changed() from None
         try:
             self._accept(body.answer, start, end)
-            pace = Pace(self._source, self._slow_s)
+            pace = Pace(self._source.display, self._slow_s)
             while data := body.read(_READ_SIZE):
                 got += data
                 self.received += len(data)

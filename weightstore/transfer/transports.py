@@ -79,7 +79,9 @@ class Transports:
                 from weightstore.transfer.bucket import BucketTransport  # start-up: likewise
 
                 self._buckets = BucketTransport(
-                    connect_timeout_s=self._config.connect_timeout_s, ca_bundle=self._config.ca_bundle
+                    connect_timeout_s=self._config.connect_timeout_s,
+                    read_timeout_s=self._config.read_timeout_s,
+                    ca_bundle=self._config.ca_bundle,
                 )
             return self._buckets
 

@@ -6,7 +6,8 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import build_index, parse_index, write_index
+from weightstore.cluster.index import build_index, write_index
+from weightstore.cluster.mirror.place import parse_told
 from weightstore.errors import StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs
@@ -50,7 +51,11 @@ class Directory:
         data = read_index_file(layout)
         if data is None:  # a store that nobody has indexed yet
             return build_index(layout, ())
-        return parse_index(data, place=str(self.root / INDEX_NAME))
+        return parse_told(
+            data,
+            place=str(self.root / INDEX_NAME),
+            remedy=f"Write it anew: weightstore --home {self.root} mirror index",
+        )
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:  # noqa: ARG002 - it can look
         layout = open_layout(self.root, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import parse_index
+from weightstore.cluster.mirror.place import parse_told
 from weightstore.errors import RefusedResponse, SourceNotFound
 from weightstore.records import StoreInfo
 from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
@@ -41,7 +41,11 @@ class InBucket:
             return None
         if size > INDEX_LIMIT:
             raise RefusedResponse(source=self.display, reason=f"its index has more than {INDEX_LIMIT} bytes")
-        return parse_index(self._bucket.read(key, 0, size), place=f"{self.display}/{INDEX_NAME}")
+        return parse_told(
+            self._bucket.read(key, 0, size),
+            place=f"{self.display}/{INDEX_NAME}",
+            remedy="Whoever keeps the mirror removes that object and pushes again",
+        )
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:  # noqa: ARG002 - it can look
         sizes = self._bucket.sizes(f"{self._prefix}blobs/sha256/")

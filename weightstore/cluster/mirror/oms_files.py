@@ -10,11 +10,12 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
-from weightstore.cluster.mirror.web import inside, read_small
 from weightstore.cluster.oms import OMS_LIMIT, OMS_SIGNATURE, signed_resources
 from weightstore.errors import AccessDenied, SourceNotFound
+from weightstore.signing.trusted import inside
 from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
 from weightstore.store.layout import OCI_LAYOUT
+from weightstore.transfer.small import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

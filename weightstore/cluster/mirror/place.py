@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from weightstore.cluster.index import parse_index
 from weightstore.digest import Digest
-from weightstore.errors import BlobDamaged, StoreError
+from weightstore.errors import BlobDamaged, InvalidRecord, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +74,18 @@ class Place(Protocol):
     def write_beside(self, files: Mapping[str, bytes]) -> None:
         """Take small files that lie beside the index, one after the other; each replaces an older one in one step."""
         ...
+
+
+def parse_told(data: bytes, *, place: str, remedy: str) -> ModelIndex:
+    """Return what a mirror's index says.
+
+    Raises:
+        InvalidRecord: it is damaged, or lies; with what to do about it.
+    """
+    try:
+        return parse_index(data, place=place)
+    except InvalidRecord as error:
+        raise InvalidRecord(place=error.place, reason=f"{error.reason}. {remedy}") from None
 
 
 class Chunks:

@@ -52,7 +52,7 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
         raise InvalidInput(f"{source}: offline mode forbids to ask it. A mirror in a directory needs no network")
     transports = client.obtainer.transports()
     if source.scheme in {"http", "https"}:
-        web = Web(source, transports.transport_for(source))
+        web = Web(source, transports.transport_for(source), slow_s=client.config.read_timeout_s)
         if writable:
             raise web.read_only()
         return web

@@ -62,12 +62,18 @@ _UNKNOWN = (
 
 
 def plan_pull(
-    wanted: Iterable[Wanted], index: ModelIndex | None, *, known: Callable[[Wanted], Digest | None], trusted: bool
+    wanted: Iterable[Wanted],
+    index: ModelIndex | None,
+    *,
+    known: Callable[[Wanted], Digest | None],
+    trusted: bool,
+    room: int | None = None,
 ) -> PullPlan:
     """Decide what of some weights is asked of a mirror.
 
     ``known`` tells the digest that they have as far as this machine knows. Where it does not, the mirror's index is
-    believed if it is ``trusted`` and the pin agrees. Without an ``index`` only what is known here can be asked for.
+    believed if it is ``trusted`` and the pin agrees. Without an ``index`` only what is known here can be asked for. A
+    size beyond ``room``, in bytes, is not believed: asked for it is all the same, and the others come in any case.
     """
     by_source, by_digest = (index.by_source, index.by_digest) if index is not None else ({}, {})
     asked: dict[tuple[Source, Digest], Wanted] = {}
@@ -90,7 +96,9 @@ def plan_pull(
                 continue
             digest = entry.digest
             believed.add(digest)
-        size = one.size if one.size_is_exact or entry is None else entry.size
+        size = one.size
+        if entry is not None and not one.size_is_exact:
+            size = entry.size if room is None or entry.size <= room else None
         asked.setdefault((one.source, digest), replace(one, pin=Pin.of(digest), size=size))
     return PullPlan(tuple(asked.values()), tuple(skipped), frozenset(believed))
 

@@ -44,7 +44,7 @@ def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, tr
     index = index_of_place(place)
     if wanted is None:
         wanted = [pinned_by_catalog(wanted_of(entry, place.source), client) for entry in index.entries]
-    return plan_pull(wanted, index, known=known, trusted=trusted)
+    return plan_pull(wanted, index, known=known, trusted=trusted, room=client.plan(()).free)
 
 
 def index_of_place(place: Place) -> ModelIndex:

@@ -7,7 +7,8 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, ModelIndex, parse_index
+from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, ModelIndex
+from weightstore.cluster.mirror.place import parse_told
 from weightstore.digest import Digest
 from weightstore.errors import DigestMismatch, RefusedResponse, SourceUnavailable, TransferError
 from weightstore.store.image import DOCUMENT_LIMIT
@@ -48,7 +49,11 @@ class InRegistry:
         if reply.status == 404:
             return None
         expect(reply, self.source, 200)
-        return parse_index(reply.body, place=f"{self.display}:{INDEX_TAG}")
+        return parse_told(
+            reply.body,
+            place=f"{self.display}:{INDEX_TAG}",
+            remedy="Whoever keeps the mirror removes that tag and pushes again",
+        )
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:
         """Return which blobs are there: by its index, and by one request for each that the index does not name."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import parse_index
-from weightstore.errors import InvalidInput, RefusedResponse, SourceNotFound
-from weightstore.source import Source
+from weightstore.cluster.mirror.place import parse_told
+from weightstore.errors import InvalidInput, SourceNotFound
+from weightstore.signing.trusted import inside
 from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
+from weightstore.transfer.small import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,15 +16,18 @@ if TYPE_CHECKING:
     from weightstore.cluster.index import ModelIndex
     from weightstore.cluster.mirror.place import Chunks, Outgoing
     from weightstore.digest import Digest
+    from weightstore.source import Source
     from weightstore.transfer.transport import Transport
 
 
 class Web:
     """A store behind an http(s) URL."""
 
-    def __init__(self, source: Source, transport: Transport) -> None:
+    def __init__(self, source: Source, transport: Transport, *, slow_s: float) -> None:
+        """``slow_s`` is how long its index may come at no useful pace, in seconds."""
         self.source = source
         self._transport = transport
+        self._slow_s = slow_s
 
     @property
     def display(self) -> str:
@@ -31,10 +35,14 @@ class Web:
 
     def read_index(self) -> ModelIndex | None:
         try:
-            data = read_small(self._transport, inside(self.source, INDEX_NAME), INDEX_LIMIT)
+            data = read_small(self._transport, inside(self.source, INDEX_NAME), INDEX_LIMIT, slow_s=self._slow_s)
         except SourceNotFound:
             return None
-        return parse_index(data, place=inside(self.source, INDEX_NAME).display)
+        return parse_told(
+            data,
+            place=inside(self.source, INDEX_NAME).display,
+            remedy="Whoever keeps the mirror writes it anew: weightstore --home DIR mirror index",
+        )
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:
         """Return what its index says: asking for each blob would be as many requests."""
@@ -56,28 +64,3 @@ class Web:
             f"{self.display}: nothing can be pushed to a web server. Push to the directory that it serves, or to an "
             "oci:// or s3:// place"
         )
-
-
-def inside(base: Source, path: str) -> Source:
-    """Return the source of a file below a base; the base's query stays at the end."""
-    url, question, query = base.url.partition("?")
-    return Source(f"{url.rstrip('/')}/{path}{question}{query}")
-
-
-def read_small(transport: Transport, source: Source, limit: int) -> bytes:
-    """Return the content of a small file.
-
-    Raises:
-        TransferError: it cannot be read, or is larger than ``limit`` bytes.
-    """
-    body = transport.open(source)
-    try:
-        pieces, size = [], 0
-        while data := body.read(1 << 20):
-            pieces.append(data)
-            size += len(data)
-            if size > limit:
-                raise RefusedResponse(source=source.display, reason=f"sends more than {limit} bytes")
-        return b"".join(pieces)
-    finally:
-        body.close()
