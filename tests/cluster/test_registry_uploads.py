@@ -7,7 +7,6 @@ import http.server
 import random
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from weightstore.digest import Digest
 from weightstore.errors import BlobDamaged, RefusedResponse, SourceUnavailable
 from weightstore.source import Source
 from weightstore.transfer.http import HttpTransport
+from weightstore.transfer.logins import Logins
 from weightstore.transfer.registry import Registry
 from weightstore.transfer.retry import RetryPolicy
 
@@ -89,7 +89,7 @@ def server() -> Iterator[CuttingRegistry]:
 @pytest.fixture
 def place(server: CuttingRegistry) -> Iterator[InRegistry]:
     http = HttpTransport(connect_timeout_s=5, read_timeout_s=5, pool_size=2, user_agent="test")
-    registry = Registry(http, docker_config=Path("/nonexistent"))
+    registry = Registry(http, logins=Logins([]))
     source = Source(f"oci://127.0.0.1:{server.server_port}/w")
     yield InRegistry(source, registry, retry=RetryPolicy(attempts=3, base_s=0.01))
     http.close()

@@ -1,5 +1,6 @@
 """A real OCI registry, docker-registry, on a port of its own, with a log of what it was asked."""
 
+import os
 import re
 import shutil
 import socket
@@ -44,7 +45,11 @@ class DockerRegistry:
             configuration.write_text(_CONFIGURATION.format(home=self._home, port=port, auth=auth))
             log = cleanup.enter_context((self._home / "log").open("wb"))
             program = shutil.which("docker-registry") or "docker-registry"
-            process = subprocess.Popen([program, "serve", configuration], stdout=log, stderr=subprocess.STDOUT)
+            # Variables REGISTRY_… are its configuration as well, among them podman's REGISTRY_AUTH_FILE.
+            environ = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+            process = subprocess.Popen(
+                [program, "serve", configuration], stdout=log, stderr=subprocess.STDOUT, env=environ
+            )
             cleanup.callback(self._stop, process)
             self._wait_until_ready(port)
             self._cleanup = cleanup.pop_all()
