@@ -77,27 +77,47 @@ class Chunks:
     The last piece is given only when the whole was right: a damaged blob never becomes a complete upload.
     """
 
-    def __init__(self, blob: OpenBlob, *, size: int = 1 << 20, on_bytes: OnBytes | None = None) -> None:
+    def __init__(
+        self,
+        blob: OpenBlob,
+        *,
+        size: int = 1 << 20,
+        on_bytes: OnBytes | None = None,
+        on_start: OnBytes | None = None,
+    ) -> None:
         self.size = blob.size
         self._blob = blob
         self._piece = size
-        self._on_bytes = on_bytes
+        self._on_bytes = on_bytes or _ignore
+        self._on_start = on_start or _ignore
 
     def __iter__(self) -> Iterator[bytes]:
+        return self.since(0)
+
+    def since(self, begin: int) -> Iterator[bytes]:
+        """Yield the content from ``begin`` on. What lies before is hashed as well, and told to nobody."""
         blob, hasher, offset = self._blob, hashlib.sha256(), 0
+        self._on_start(begin)
         while True:
+            # A piece ends where the wanted ones begin.
+            wanted = min(self._piece, begin - offset) if offset < begin else self._piece
             try:
-                data = os.pread(blob.fd, self._piece, offset)
+                data = os.pread(blob.fd, wanted, offset)
             except OSError as error:
                 raise StoreError(place=str(blob.path), reason=error.strerror or str(error)) from None
             hasher.update(data)
+            is_wanted = offset >= begin
             offset += len(data)
-            is_last = offset >= blob.size or not data
+            is_last = (offset >= blob.size and is_wanted) or not data
             if is_last and (hasher.hexdigest() != blob.digest.hex or offset != blob.size):
                 actual = str(Digest(hasher.hexdigest()))
                 raise BlobDamaged(place=str(blob.path), expected=str(blob.digest), actual=actual)
-            if self._on_bytes is not None:
-                self._on_bytes(len(data))
-            yield data
+            self._on_bytes(len(data) if is_wanted else 0)
+            if is_wanted or is_last:
+                yield data
             if is_last:
                 return
+
+
+def _ignore(_size: int) -> None:
+    pass

@@ -5,18 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, ModelIndex, parse_index
+from weightstore.cluster.mirror.place import Chunks
 from weightstore.digest import Digest
-from weightstore.errors import DigestMismatch, RefusedResponse, SourceUnavailable, TransferError
+from weightstore.errors import (
+    AccessDenied,
+    Cancelled,
+    DigestMismatch,
+    RefusedResponse,
+    SourceNotFound,
+    SourceUnavailable,
+    TransferError,
+)
+from weightstore.records import MAX_SIZE
 from weightstore.store.image import DOCUMENT_LIMIT
-from weightstore.transfer.registry import expect
+from weightstore.transfer.registry import Repository, expect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from weightstore.cluster.mirror.place import Chunks, Outgoing
+    from weightstore.cluster.mirror.place import Outgoing
+    from weightstore.cluster.mirror.uploads import KeptUpload, Uploads
     from weightstore.source import Source
     from weightstore.transfer.http import Reply
     from weightstore.transfer.registry import Registry
@@ -27,11 +39,33 @@ INDEX_TAG = "weightstore-index"
 PIECE = 16 << 20
 
 
+@dataclass(slots=True)
+class _Upload:
+    """An upload under way: where it goes on, and how many bytes the registry has of it.
+
+    ``is_doubtful`` says that it was broken off at some time: that the registry may not know it any more.
+    """
+
+    place: str
+    arrived: int = 0
+    is_doubtful: bool = False
+
+
 class InRegistry:
     """A repository of a registry."""
 
-    def __init__(self, source: Source, registry: Registry, *, mount_from: str = "", retry: RetryPolicy) -> None:
+    def __init__(
+        self,
+        source: Source,
+        registry: Registry,
+        *,
+        mount_from: str = "",
+        retry: RetryPolicy,
+        uploads: Uploads | None = None,
+    ) -> None:
         self.source = source
+        self._repository, _ = Repository.of(source)
+        self._uploads = uploads
         self._registry = registry
         self._mount_from = mount_from
         self._retry = retry
@@ -63,7 +97,14 @@ class InRegistry:
         return size is None or reply.field("Content-Length") in {"", str(size)}
 
     def write(self, blob: Outgoing, chunks: Chunks) -> None:
-        self._upload(blob.digest, chunks)
+        if self._uploads is None or blob.size <= PIECE:
+            self._upload(blob.digest, chunks)
+            return
+        kept = self._uploads.take(self._repository, blob.digest, blob.size)
+        try:
+            self._upload(blob.digest, chunks, kept)
+        finally:
+            kept.leave()
 
     def replace_index(self, index: ModelIndex) -> None:
         documents = index.documents
@@ -93,78 +134,133 @@ class InRegistry:
         expect(reply, self.source, 201)
         self._compare(reply, digest)
 
-    def _upload(self, digest: Digest, chunks: Iterable[bytes]) -> None:
-        """Bring a blob there, in pieces. The registry itself compares the digest before it takes the whole."""
+    def _upload(self, digest: Digest, chunks: Iterable[bytes], kept: KeptUpload | None = None) -> None:
+        """Bring a blob there, in pieces. The registry itself compares the digest before it takes the whole.
+
+        An upload that the registry has lost, as some do whenever a connection breaks, is begun anew.
+        """
+        upload = self._kept(kept, chunks) or self._begun(digest)
+        attempt = 0
+        while upload is not None:
+            try:
+                self._send(upload, digest, _since(chunks, upload.arrived), kept)
+            except (SourceNotFound, RefusedResponse) as error:
+                attempt += 1
+                if not upload.is_doubtful or attempt > self._retry.attempts:
+                    self._take_back(upload, kept)
+                    raise
+                unavailable = SourceUnavailable(source=self.display, reason=error.reason)
+                time.sleep(self._retry.delay_s(attempt, unavailable))
+                upload = self._begun(digest)
+            except (SourceUnavailable, AccessDenied, Cancelled, KeyboardInterrupt):
+                if kept is None or not kept.location:  # else the next push goes on with it
+                    self._take_back(upload, kept)
+                raise
+            except BaseException:
+                self._take_back(upload, kept)
+                raise
+            else:
+                break
+        if kept is not None:
+            kept.discard()
+
+    def _kept(self, kept: KeptUpload | None, chunks: Iterable[bytes]) -> _Upload | None:
+        """Return the upload that an earlier push left, or None where the registry does not have it any more."""
+        if kept is None or not kept.location or not isinstance(chunks, Chunks):
+            return None
+        upload = _Upload(kept.location, is_doubtful=True)
+        try:
+            self._look(upload)
+        except TransferError:
+            return None
+        return upload if upload.arrived <= chunks.size else None
+
+    def _begun(self, digest: Digest) -> _Upload | None:
+        """Return a new upload, or None where the registry has the blob in the repository that it may be taken from."""
         mount = f"?mount={digest}&from={self._mount_from}" if self._mount_from else ""
         started = self._registry.ask(
             self.source, f"blobs/uploads/{mount}", method="POST", body=b"", writes=True, mounts=self._mount_from
         )
         expect(started, self.source, 202, 201)
-        if started.status == 201:  # mounted: it was in the other repository
-            self._compare(started, digest)
-            return
-        place, offset = _location(started, self.source), 0
-        try:
-            for piece, is_last in _pieces(chunks):
-                if is_last:
-                    self._finish(place, digest, piece, offset)
-                    return
-                place = self._patch(place, piece, offset)
-                offset += len(piece)
-        except BaseException:
-            with contextlib.suppress(TransferError):  # else the registry forgets it by itself, later
-                self._registry.ask(self.source, place, method="DELETE", writes=True)
-            raise
+        if started.status == 202:
+            return _Upload(_location(started, self.source))
+        self._compare(started, digest)
+        return None
 
-    def _patch(self, place: str, piece: bytes, offset: int) -> str:
-        """Send a piece, and again what did not arrive; return where the next one goes."""
-        sent, attempt = 0, 0
-        while True:
-            rest = piece[sent:]
-            begin = offset + sent
+    def _take_back(self, upload: _Upload, kept: KeptUpload | None) -> None:
+        with contextlib.suppress(TransferError):  # else the registry forgets it by itself, later
+            self._registry.ask(self.source, upload.place, method="DELETE", writes=True)
+        if kept is not None:
+            kept.discard()
+
+    def _send(self, upload: _Upload, digest: Digest, chunks: Iterable[bytes], kept: KeptUpload | None) -> None:
+        if kept is not None:
+            kept.keep(upload.place)
+        for piece, is_last in _pieces(chunks):
+            if is_last:
+                self._finish(upload, digest, piece)
+                return
+            self._patch(upload, piece)
+            if kept is not None:
+                kept.keep(upload.place)
+
+    def _patch(self, upload: _Upload, piece: bytes) -> None:
+        """Send a piece, and again what of it did not arrive."""
+        begin, attempt, is_sure = upload.arrived, 0, True
+        while upload.arrived < begin + len(piece) or not is_sure:
+            rest = piece[upload.arrived - begin :]
             headers = {
                 "Content-Type": "application/octet-stream",
-                "Content-Range": f"{begin}-{begin + len(rest) - 1}",
+                "Content-Range": f"{upload.arrived}-{upload.arrived + len(rest) - 1}",
             }
             try:
-                reply = self._registry.ask(self.source, place, method="PATCH", headers=headers, body=rest, writes=True)
+                if not is_sure:
+                    self._look(upload)
+                    if not begin <= upload.arrived <= begin + len(piece):
+                        raise RefusedResponse(source=self.display, reason="has lost a part of an upload")
+                    is_sure = True
+                    continue
+                reply = self._registry.ask(
+                    self.source, upload.place, method="PATCH", headers=headers, body=rest, writes=True
+                )
             except SourceUnavailable as error:
                 attempt += 1
                 if attempt > self._retry.attempts:
                     raise
+                upload.is_doubtful, is_sure = True, False
                 time.sleep(self._retry.delay_s(attempt, error))
-                place, arrived = self._arrived(place)
-                if not offset <= arrived <= offset + len(piece):
-                    raise
-                sent = arrived - offset
-                if sent == len(piece):
-                    return place
                 continue
             expect(reply, self.source, 202)
-            return _location(reply, self.source)
+            upload.place, upload.arrived = _location(reply, self.source), upload.arrived + len(rest)
 
-    def _arrived(self, place: str) -> tuple[str, int]:
-        """Return where an upload goes on, and how many bytes of it the registry has."""
-        reply = self._registry.ask(self.source, place, writes=True)
+    def _look(self, upload: _Upload) -> None:
+        """Ask where an upload goes on, and how many bytes of it the registry has."""
+        reply = self._registry.ask(self.source, upload.place, writes=True)
         expect(reply, self.source, 204)
         first, dash, last = reply.field("Range").removeprefix("bytes=").partition("-")
-        if first != "0" or not dash or not last.isascii() or not last.isdigit():
+        if first != "0" or not dash or not last.isascii() or not last.isdigit() or len(last) > len(str(MAX_SIZE)):
             raise RefusedResponse(source=self.display, reason="does not say how much of an upload it has")
-        # Of one byte and of none registries say the same.
-        return _location(reply, self.source) if reply.field("Location") else place, int(last) + 1 if int(last) else 0
+        upload.place = reply.field("Location") or upload.place
+        upload.arrived = int(last) + 1 if int(last) else 0  # of one byte and of none registries say the same
 
-    def _finish(self, place: str, digest: Digest, last: bytes, offset: int) -> None:
+    def _finish(self, upload: _Upload, digest: Digest, last: bytes) -> None:
         headers = {"Content-Type": "application/octet-stream"}
-        if offset and last:
-            place, last = self._patch(place, last, offset), b""
-        reply = self._registry.ask(
-            self.source,
-            f"{place}{'&' if '?' in place else '?'}digest={digest}",
-            method="PUT",
-            headers=headers,
-            body=last,
-            writes=True,
-        )
+        if upload.arrived and last:
+            self._patch(upload, last)
+            last = b""
+        try:
+            reply = self._registry.ask(
+                self.source,
+                f"{upload.place}{'&' if '?' in upload.place else '?'}digest={digest}",
+                method="PUT",
+                headers=headers,
+                body=last,
+                writes=True,
+            )
+        except SourceUnavailable:
+            if self._has(digest):  # only its answer was lost
+                return
+            raise
         expect(reply, self.source, 201)
         self._compare(reply, digest)
 
@@ -172,6 +268,10 @@ class InRegistry:
         told = reply.field("Docker-Content-Digest")
         if digest is not None and told and told != str(digest):
             raise DigestMismatch(source=self.display, expected=str(digest), actual=told[:100])
+
+
+def _since(chunks: Iterable[bytes], offset: int) -> Iterable[bytes]:
+    return chunks.since(offset) if isinstance(chunks, Chunks) else chunks
 
 
 def _pieces(chunks: Iterable[bytes]) -> Iterable[tuple[bytes, bool]]:
