@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from weightstore.errors import (
     AccessDenied,
     MissingDependency,
+    RefusedResponse,
     SourceNotFound,
     SourceUnavailable,
 )
@@ -36,6 +37,8 @@ PIECE = 16 << 20
 _TIMEOUT_S = 120
 _RETRIES = 2
 _RETRYING_S = 60
+# What a service calls a version of an object: its ETag, or its number.
+Version = dict[str, str]
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
@@ -72,6 +75,41 @@ class Bucket:
         """
         with self._translated():
             return bytes(self._obstore.get_range(self._store, key, start=start, end=end))
+
+    def read_whole(self, key: str, limit: int) -> tuple[bytes, Version]:
+        """Return a small object, and which version of it that is. Errors as for :meth:`read`.
+
+        Raises:
+            RefusedResponse: it has more than ``limit`` bytes.
+        """
+        with self._translated():
+            found = self._obstore.get(self._store, key)
+            size = int(found.meta["size"])
+            if size <= limit:
+                told = {name: found.meta[name] for name in ("e_tag", "version") if found.meta.get(name) is not None}
+                return bytes(found.bytes()), told
+        raise RefusedResponse(source=self.source.display, reason=f"an object has more than {limit} bytes")
+
+    def replace(self, key: str, data: bytes, version: Version | None) -> bool:
+        """Write a small object in the place of one version of it, or of none; tell whether that was still so.
+
+        A service that knows no such condition writes it whatever was there. Errors as for :meth:`read`.
+        """
+        with self._translated():
+            try:
+                # What has no validator cannot be compared.
+                mode = "create" if version is None else version or "overwrite"
+                self._obstore.put(self._store, key, data, use_multipart=False, mode=mode)
+            except Exception as error:
+                if not type(error).__module__.startswith("obstore"):
+                    raise
+                name, status = type(error).__name__, _STATUS.search(str(error))
+                if name in {"AlreadyExistsError", "PreconditionError"} or (status and status[1] in {"409", "412"}):
+                    return False
+                if name != "NotSupportedError" and not (status and status[1] == "501"):
+                    raise
+                self._obstore.put(self._store, key, data, use_multipart=False)
+        return True
 
     def write(self, key: str, content: bytes | Iterable[bytes]) -> None:
         """Write an object, whole or not at all; what ``content`` raises ends it. Errors as for :meth:`read`."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from weightstore.store.blobs import OpenBlob
 
 OnBytes = Callable[[int], None]
+Change = Callable[["ModelIndex"], "ModelIndex"]
+# So often others may write the index between our reading and our writing it.
+RACES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,16 @@ class Place(Protocol):
         """
         ...
 
-    def replace_index(self, index: ModelIndex) -> None:
-        """Take the index's manifests and configs, and then, in one step, the index."""
+    def change_index(self, change: Change) -> None:
+        """Have the index become what ``change`` makes of it, and keep what others write into it at the same moment.
+
+        Its manifests and configs are written first, and then, in one step, the index. ``change`` may be called several
+        times, and changes nothing where that is done already.
+
+        Raises:
+            InvalidRecord: the index is damaged.
+            TransferError, StoreError: it cannot be read or written.
+        """
         ...
 
 
@@ -121,3 +134,13 @@ class Chunks:
 
 def _ignore(_size: int) -> None:
     pass
+
+
+def too_many_races(display: str) -> StoreError:
+    """Return the error of an index that others wrote again and again."""
+    return StoreError(place=display, reason="others keep replacing the index. Run it again when they are done")
+
+
+def give_way() -> None:
+    """Wait for a moment, so that of two that write at once one comes to its end."""
+    time.sleep(random.uniform(0, 0.2))  # noqa: S311 - nothing secret

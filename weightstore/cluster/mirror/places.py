@@ -37,10 +37,11 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
     if "://" not in address:
         if not address:
             raise InvalidInput("a mirror is a directory or a URL, and this is empty")
-        return Directory(Path(address if is_path(address) else f"./{address}"), client.receipts)
+        path = Path(address if is_path(address) else f"./{address}")
+        return Directory(path, client.receipts, locks=client.config.locks)
     source = Source.parse(address)
     if source.scheme == "file":
-        return Directory(source.path, client.receipts)
+        return Directory(source.path, client.receipts, locks=client.config.locks)
     if client.config.offline:
         raise InvalidInput(f"{source}: offline mode forbids to ask it. A mirror in a directory needs no network")
     transports = client.obtainer.transports()

@@ -6,7 +6,7 @@ import concurrent.futures
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from weightstore.cluster.index import ModelIndex, index_of, merged
+from weightstore.cluster.index import index_of, merged
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing
 from weightstore.errors import Cancelled, NoSpace, StoreError, WeightStoreError
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from weightstore.cluster.mirror.plan import PushPlan
     from weightstore.digest import Digest
     from weightstore.records import Ref, Wanted
-
-# So often another push may write the index between our reading and our writing it.
-_RACES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,19 +132,10 @@ def _attempt(
 
 
 def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) -> None:
-    """Have a mirror's index tell of some blobs, beside what it tells already.
-
-    Two pushes at once may each replace the index that the other wrote: whoever finds itself missing writes again.
-    """
+    """Have a mirror's index tell of some blobs, beside what it tells already."""
     mine = index_of(
         {blob.digest: blob.size for blob in blobs},
         {blob.digest: blob.refs for blob in blobs},
         client.catalogs.all(),
     )
-    for _ in range(_RACES):
-        old = place.read_index() or ModelIndex()
-        new = merged(old, mine)
-        if new.encode() == old.encode() and not old.documents:  # with documents it is only built, and not yet there
-            return
-        place.replace_index(new)
-    raise StoreError(place=place.display, reason="others keep replacing the index. Run it again when they are done")
+    place.change_index(lambda old: merged(old, mine))

@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
+from urllib.parse import urljoin
 
-from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, ModelIndex, parse_index
-from weightstore.cluster.mirror.place import Chunks
+from weightstore.cluster.index import (
+    INDEX_TYPE,
+    MANIFEST_TYPE,
+    TAG,
+    ModelIndex,
+    merged,
+    parse_index,
+    tags_of,
+)
+from weightstore.cluster.manifest import parse_manifest
+from weightstore.cluster.mirror.place import RACES, Chunks, give_way, too_many_races
+from weightstore.cluster.mirror.uploader import PIECE, Uploader, compare
 from weightstore.digest import Digest
 from weightstore.errors import (
-    AccessDenied,
-    Cancelled,
-    DigestMismatch,
+    InvalidRecord,
     RefusedResponse,
-    SourceNotFound,
     SourceUnavailable,
-    TransferError,
 )
-from weightstore.records import MAX_SIZE
+from weightstore.records import Fields
 from weightstore.store.image import DOCUMENT_LIMIT
-from weightstore.transfer.registry import Repository, expect
+from weightstore.transfer.registry import Repository, expect, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from weightstore.cluster.mirror.place import Outgoing
+    from weightstore.cluster.index import IndexEntry
+    from weightstore.cluster.mirror.place import Change, Outgoing
     from weightstore.cluster.mirror.uploads import KeptUpload, Uploads
     from weightstore.source import Source
     from weightstore.transfer.http import Reply
@@ -35,20 +43,20 @@ if TYPE_CHECKING:
     from weightstore.transfer.retry import RetryPolicy
 
 INDEX_TAG = "weightstore-index"
-# So much is held in memory for each upload, and sent again where a connection breaks.
-PIECE = 16 << 20
+_OWN_TAGS = "weightstore-"
+_NEXT = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
+# Of tags that the index does not name so many are looked at: a repository may hold other things.
+_MOST_LOST = 200
+_MOST_PAGES = 200
+_TRIES = 5
 
 
-@dataclass(slots=True)
-class _Upload:
-    """An upload under way: where it goes on, and how many bytes the registry has of it.
-
-    ``is_doubtful`` says that it was broken off at some time: that the registry may not know it any more.
-    """
-
-    place: str
-    arrived: int = 0
-    is_doubtful: bool = False
+class _Request(TypedDict, total=False):
+    method: str
+    headers: dict[str, str]
+    body: bytes
+    writes: bool
+    limit: int
 
 
 class InRegistry:
@@ -66,18 +74,17 @@ class InRegistry:
         self.source = source
         self._repository, _ = Repository.of(source)
         self._uploads = uploads
+        self._artifacts: dict[str, IndexEntry | None] = {}
         self._registry = registry
-        self._mount_from = mount_from
         self._retry = retry
+        self._uploader = Uploader(source, registry, mount_from=mount_from, retry=retry, has=self._has)
 
     @property
     def display(self) -> str:
         return self.source.display
 
     def read_index(self) -> ModelIndex | None:
-        reply = self._registry.ask(
-            self.source, f"manifests/{INDEX_TAG}", headers={"Accept": INDEX_TYPE}, limit=DOCUMENT_LIMIT
-        )
+        reply = self._ask(f"manifests/{INDEX_TAG}", headers={"Accept": INDEX_TYPE}, limit=DOCUMENT_LIMIT)
         if reply.status == 404:
             return None
         expect(reply, self.source, 200)
@@ -90,7 +97,7 @@ class InRegistry:
         return there | {digest for digest, size in wanted.items() if digest not in there and self._has(digest, size)}
 
     def _has(self, digest: Digest, size: int | None = None) -> bool:
-        reply = self._registry.ask(self.source, f"blobs/{digest}", method="HEAD")
+        reply = self._ask(f"blobs/{digest}", method="HEAD")
         if reply.status == 404:
             return False
         expect(reply, self.source, 200)
@@ -106,10 +113,75 @@ class InRegistry:
         finally:
             kept.leave()
 
-    def replace_index(self, index: ModelIndex) -> None:
-        documents = index.documents
+    def change_index(self, change: Change) -> None:
+        """Change the index, of which registries replace whatever version there is.
+
+        Artifacts get their tags before the index names them. So whoever writes the index looks at the tags afterwards,
+        and finds what another push, which had finished meanwhile, had put there and this index does not name.
+        """
+        for attempt in range(RACES):
+            if attempt > 1:
+                give_way()
+            seen = self.read_index() or ModelIndex()
+            new = change(self._with_lost(seen))
+            if new.encode() == seen.encode():
+                return
+            self._replace_index(self._with_namesakes(new, seen), seen)
+        raise too_many_races(self.display)
+
+    def _with_lost(self, index: ModelIndex) -> ModelIndex:
+        """Return an index with the artifacts of pushes that a later index lost."""
+        known = {entry.ref_name for entry in index.entries}
+        unknown = [tag for tag in self._tags() if tag not in known and not tag.startswith(_OWN_TAGS)]
+        lost = [entry for tag in unknown[:_MOST_LOST] if (entry := self._artifact(tag)) is not None]
+        return merged(index, ModelIndex(tuple(lost))) if lost else index
+
+    def _with_namesakes(self, new: ModelIndex, seen: ModelIndex) -> ModelIndex:
+        """Return an index with what another push has put, since we looked, under a tag that is to be ours."""
+        before, now = seen.by_digest, new.by_digest
+        found = []
+        for digest, entry in now.items():
+            if digest not in before and entry.manifest in new.documents:
+                self._artifacts.pop(entry.ref_name, None)
+                other = self._artifact(entry.ref_name)
+                if other is not None and other.digest not in now:
+                    found.append(other)
+        return merged(new, ModelIndex(tuple(found))) if found else new
+
+    def _tags(self) -> list[str]:
+        found: list[str] = []
+        page = "tags/list"
+        for _ in range(_MOST_PAGES):
+            reply = self._ask(page, limit=DOCUMENT_LIMIT)
+            if reply.status != 200:
+                return found  # a new repository, or a registry that tells no tags
+            fields = Fields(reply.body, what="list of tags", place=self.display, limit=DOCUMENT_LIMIT)
+            if fields.values.get("tags") is None:
+                return found
+            found += [tag for tag in fields.take("tags", list) if isinstance(tag, str) and TAG.fullmatch(tag)]
+            following = _NEXT.search(reply.field("Link"))
+            if following is None:
+                return found
+            page = urljoin(reply.url, following[1])
+        return found
+
+    def _artifact(self, tag: str) -> IndexEntry | None:
+        """Return the checkpoint under a tag that a push gave it; None for whatever else there is."""
+        if tag not in self._artifacts:
+            reply = self._ask(f"manifests/{tag}", headers={"Accept": MANIFEST_TYPE}, limit=DOCUMENT_LIMIT)
+            entries: tuple[IndexEntry, ...] = ()
+            if reply.status == 200:
+                with contextlib.suppress(InvalidRecord):
+                    entries = parse_manifest(reply.body, place=f"{self.display}:{tag}")
+            self._artifacts[tag] = entries[0] if len(entries) == 1 and tag in tags_of(entries[0]) else None
+        return self._artifacts[tag]
+
+    def _replace_index(self, index: ModelIndex, seen: ModelIndex) -> None:
+        documents, before = index.documents, seen.by_digest
         for entry in index.entries:
             if entry.manifest not in documents:
+                if entry.digest not in before or before[entry.digest].ref_name != entry.ref_name:
+                    self._tag_again(entry)
                 continue
             config = Digest.parse(json.loads(documents[entry.manifest])["config"]["digest"])
             if not self._has(config):
@@ -117,14 +189,39 @@ class InRegistry:
             self._tag(entry.ref_name, MANIFEST_TYPE, documents[entry.manifest], entry.manifest)
         self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)
 
+    def _ask(self, path: str, **request: Unpack[_Request]) -> Reply:
+        """Return the answer to a small request, which may be sent several times.
+
+        The plain registry writes its files in place: who reads what another process writes at that moment is told that
+        the registry has failed, or that some digest which it read there is none.
+        """
+        for attempt in range(1, _TRIES):
+            try:
+                reply = self._registry.ask(self.source, path, **request)
+            except SourceUnavailable as error:
+                if not error.reason.startswith("HTTP "):
+                    raise
+                passing = error
+            else:
+                if reply.status != 400 or "DIGEST_INVALID" not in said(reply):
+                    return reply
+                passing = SourceUnavailable(source=self.display, reason=said(reply))
+            time.sleep(self._retry.delay_s(attempt, passing))
+        return self._registry.ask(self.source, path, **request)
+
+    def _tag_again(self, entry: IndexEntry) -> None:
+        """Give an artifact that is there another tag: its own is not its alone any more."""
+        reply = self._ask(f"manifests/{entry.manifest}", headers={"Accept": MANIFEST_TYPE}, limit=DOCUMENT_LIMIT)
+        expect(reply, self.source, 200)
+        self._tag(entry.ref_name, MANIFEST_TYPE, reply.body, entry.manifest)
+
     def _tag(self, tag: str, media_type: str, data: bytes, digest: Digest | None) -> None:
         if len(data) > DOCUMENT_LIMIT:
             raise RefusedResponse(
                 source=self.display,
                 reason="an index of so many weights is more than registries take. Use two repositories",
             )
-        reply = self._registry.ask(
-            self.source,
+        reply = self._ask(
             f"manifests/{tag}",
             method="PUT",
             headers={"Content-Type": media_type},
@@ -132,161 +229,8 @@ class InRegistry:
             writes=True,
         )
         expect(reply, self.source, 201)
-        self._compare(reply, digest)
+        if digest is not None:
+            compare(reply, digest, self.source)
 
     def _upload(self, digest: Digest, chunks: Iterable[bytes], kept: KeptUpload | None = None) -> None:
-        """Bring a blob there, in pieces. The registry itself compares the digest before it takes the whole.
-
-        An upload that the registry has lost, as some do whenever a connection breaks, is begun anew.
-        """
-        upload = self._kept(kept, chunks) or self._begun(digest)
-        attempt = 0
-        while upload is not None:
-            try:
-                self._send(upload, digest, _since(chunks, upload.arrived), kept)
-            except (SourceNotFound, RefusedResponse) as error:
-                attempt += 1
-                if not upload.is_doubtful or attempt > self._retry.attempts:
-                    self._take_back(upload, kept)
-                    raise
-                unavailable = SourceUnavailable(source=self.display, reason=error.reason)
-                time.sleep(self._retry.delay_s(attempt, unavailable))
-                upload = self._begun(digest)
-            except (SourceUnavailable, AccessDenied, Cancelled, KeyboardInterrupt):
-                if kept is None or not kept.location:  # else the next push goes on with it
-                    self._take_back(upload, kept)
-                raise
-            except BaseException:
-                self._take_back(upload, kept)
-                raise
-            else:
-                break
-        if kept is not None:
-            kept.discard()
-
-    def _kept(self, kept: KeptUpload | None, chunks: Iterable[bytes]) -> _Upload | None:
-        """Return the upload that an earlier push left, or None where the registry does not have it any more."""
-        if kept is None or not kept.location or not isinstance(chunks, Chunks):
-            return None
-        upload = _Upload(kept.location, is_doubtful=True)
-        try:
-            self._look(upload)
-        except TransferError:
-            return None
-        return upload if upload.arrived <= chunks.size else None
-
-    def _begun(self, digest: Digest) -> _Upload | None:
-        """Return a new upload, or None where the registry has the blob in the repository that it may be taken from."""
-        mount = f"?mount={digest}&from={self._mount_from}" if self._mount_from else ""
-        started = self._registry.ask(
-            self.source, f"blobs/uploads/{mount}", method="POST", body=b"", writes=True, mounts=self._mount_from
-        )
-        expect(started, self.source, 202, 201)
-        if started.status == 202:
-            return _Upload(_location(started, self.source))
-        self._compare(started, digest)
-        return None
-
-    def _take_back(self, upload: _Upload, kept: KeptUpload | None) -> None:
-        with contextlib.suppress(TransferError):  # else the registry forgets it by itself, later
-            self._registry.ask(self.source, upload.place, method="DELETE", writes=True)
-        if kept is not None:
-            kept.discard()
-
-    def _send(self, upload: _Upload, digest: Digest, chunks: Iterable[bytes], kept: KeptUpload | None) -> None:
-        if kept is not None:
-            kept.keep(upload.place)
-        for piece, is_last in _pieces(chunks):
-            if is_last:
-                self._finish(upload, digest, piece)
-                return
-            self._patch(upload, piece)
-            if kept is not None:
-                kept.keep(upload.place)
-
-    def _patch(self, upload: _Upload, piece: bytes) -> None:
-        """Send a piece, and again what of it did not arrive."""
-        begin, attempt, is_sure = upload.arrived, 0, True
-        while upload.arrived < begin + len(piece) or not is_sure:
-            rest = piece[upload.arrived - begin :]
-            headers = {
-                "Content-Type": "application/octet-stream",
-                "Content-Range": f"{upload.arrived}-{upload.arrived + len(rest) - 1}",
-            }
-            try:
-                if not is_sure:
-                    self._look(upload)
-                    if not begin <= upload.arrived <= begin + len(piece):
-                        raise RefusedResponse(source=self.display, reason="has lost a part of an upload")
-                    is_sure = True
-                    continue
-                reply = self._registry.ask(
-                    self.source, upload.place, method="PATCH", headers=headers, body=rest, writes=True
-                )
-            except SourceUnavailable as error:
-                attempt += 1
-                if attempt > self._retry.attempts:
-                    raise
-                upload.is_doubtful, is_sure = True, False
-                time.sleep(self._retry.delay_s(attempt, error))
-                continue
-            expect(reply, self.source, 202)
-            upload.place, upload.arrived = _location(reply, self.source), upload.arrived + len(rest)
-
-    def _look(self, upload: _Upload) -> None:
-        """Ask where an upload goes on, and how many bytes of it the registry has."""
-        reply = self._registry.ask(self.source, upload.place, writes=True)
-        expect(reply, self.source, 204)
-        first, dash, last = reply.field("Range").removeprefix("bytes=").partition("-")
-        if first != "0" or not dash or not last.isascii() or not last.isdigit() or len(last) > len(str(MAX_SIZE)):
-            raise RefusedResponse(source=self.display, reason="does not say how much of an upload it has")
-        upload.place = reply.field("Location") or upload.place
-        upload.arrived = int(last) + 1 if int(last) else 0  # of one byte and of none registries say the same
-
-    def _finish(self, upload: _Upload, digest: Digest, last: bytes) -> None:
-        headers = {"Content-Type": "application/octet-stream"}
-        if upload.arrived and last:
-            self._patch(upload, last)
-            last = b""
-        try:
-            reply = self._registry.ask(
-                self.source,
-                f"{upload.place}{'&' if '?' in upload.place else '?'}digest={digest}",
-                method="PUT",
-                headers=headers,
-                body=last,
-                writes=True,
-            )
-        except SourceUnavailable:
-            if self._has(digest):  # only its answer was lost
-                return
-            raise
-        expect(reply, self.source, 201)
-        self._compare(reply, digest)
-
-    def _compare(self, reply: Reply, digest: Digest | None) -> None:
-        told = reply.field("Docker-Content-Digest")
-        if digest is not None and told and told != str(digest):
-            raise DigestMismatch(source=self.display, expected=str(digest), actual=told[:100])
-
-
-def _since(chunks: Iterable[bytes], offset: int) -> Iterable[bytes]:
-    return chunks.since(offset) if isinstance(chunks, Chunks) else chunks
-
-
-def _pieces(chunks: Iterable[bytes]) -> Iterable[tuple[bytes, bool]]:
-    """Yield chunks joined to pieces, each with whether it is the last."""
-    held = bytearray()
-    for chunk in chunks:
-        if len(held) >= PIECE:
-            yield bytes(held), False
-            held.clear()
-        held += chunk
-    yield bytes(held), True
-
-
-def _location(reply: Reply, source: Source) -> str:
-    place = reply.field("Location")
-    if not place:
-        raise RefusedResponse(source=source.display, reason="does not say where an upload goes")
-    return place
+        self._uploader.upload(digest, chunks, kept)
