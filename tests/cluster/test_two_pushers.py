@@ -25,11 +25,12 @@ from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing, Place
 from weightstore.cluster.mirror.places import open_place
 from weightstore.cluster.mirror.plan import PushPlan
-from weightstore.cluster.mirror.push import chosen, push
+from weightstore.cluster.mirror.push import Pushed, chosen, push
 from weightstore.config import Config
 from weightstore.digest import Digest
 from weightstore.errors import StoreError
 from weightstore.source import Source
+from weightstore.transfer.progress import Silent
 
 ROUNDS = 12
 _OCI = "application/vnd.oci.image."
@@ -55,6 +56,16 @@ def registry() -> Iterator[DockerRegistry]:
 def s3() -> Iterator[S3Server]:
     with S3Server() as s3:
         yield s3
+
+
+class Unwatched:
+    """Progress that nobody looks at."""
+
+    def meter(self, blob: Outgoing) -> Silent:
+        return Silent()
+
+    def done(self, done: Pushed) -> None:
+        assert done.error is None
 
 
 class Pusher:
@@ -89,8 +100,7 @@ class Pusher:
             place,
             client=self.client,
             jobs=1,
-            on_bytes=lambda _: None,
-            on_done=lambda _: None,
+            progress=Unwatched(),
             stop=threading.Event(),
         )
 
