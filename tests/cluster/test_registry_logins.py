@@ -21,7 +21,7 @@ from weightstore.errors import AccessDenied, SourceUnavailable
 from weightstore.source import Source
 from weightstore.transfer.http import HttpTransport
 from weightstore.transfer.logins import Login, Logins, auth_files
-from weightstore.transfer.registry import Registry
+from weightstore.transfer.registry import Registry, Repository
 
 # The password is "secret"; bcrypt is all that the registry reads.
 USER = "ada:$2y$05$HaxjFnkXJFuOyMQPmVxvxuOuHQ9CqWQwDpwPjXRS6y81HlDh5FnO.\n"
@@ -158,6 +158,11 @@ def test_the_hub_has_the_name_under_which_docker_keeps_it(tmp_path: Path, progra
     assert helper.asked() == ["get https://index.docker.io/v1/"]
 
 
+def test_the_hub_is_asked_where_it_is() -> None:
+    repository, _ = Repository.of(Source("oci://docker.io/ada/weights"))
+    assert (repository.base, repository.name) == ("https://registry-1.docker.io/v2/", "ada/weights")
+
+
 def test_an_identity_token_is_no_password(tmp_path: Path, programs: Path) -> None:
     Helper(programs, "own", says("<token>", "refresh"))
     (tmp_path / "file").write_text(json.dumps({"credsStore": "own"}))
@@ -225,6 +230,16 @@ def _runs(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_helper_whose_password_is_refused_is_not_asked_for_every_file(tmp_path: Path, programs: Path) -> None:
+    helper = Helper(programs, "own", says("ada", "secret"))
+    (tmp_path / "file").write_text(json.dumps({"credsStore": "own"}))
+    logins = Logins([tmp_path / "file"])
+    for _ in range(5):
+        assert logins.find(HOST, "weights", display="oci://it") is not None
+        logins.forget(HOST, "weights")
+    assert len(helper.asked()) == 1
 
 
 def test_a_login_does_not_show_its_secrets() -> None:
@@ -343,7 +358,7 @@ def service() -> Iterator[TokenService]:
 def registry(service: TokenService, tmp_path: Path, programs: Path) -> Iterator[Registry]:
     (tmp_path / "file").write_text(json.dumps({"credsStore": "own"}))
     http = HttpTransport(connect_timeout_s=5, read_timeout_s=5, pool_size=2, user_agent="test")
-    yield Registry(http, logins=Logins([tmp_path / "file"]))
+    yield Registry(http, logins=Logins([tmp_path / "file"], fresh_s=0))
     http.close()
 
 

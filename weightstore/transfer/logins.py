@@ -34,6 +34,8 @@ _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _HELPER_S = 60.0
 # Helpers of clouds give passwords that expire: asked again after so long, and once a registry refuses one.
 _KEPT_S = 300.0
+# What a helper said so lately is not asked for again: of many files that are refused, each would.
+_FRESH_S = 10.0
 _IDENTITY = "<token>"
 _HUB = "index.docker.io"
 _HUB_KEY = "https://index.docker.io/v1/"
@@ -72,9 +74,12 @@ def auth_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
 class Logins:
     """Finds logins. Safe to use from many threads."""
 
-    def __init__(self, files: Sequence[Path], *, helper_timeout_s: float = _HELPER_S) -> None:
+    def __init__(
+        self, files: Sequence[Path], *, helper_timeout_s: float = _HELPER_S, fresh_s: float = _FRESH_S
+    ) -> None:
         self._files = tuple(files)
         self._helper_timeout_s = helper_timeout_s
+        self._fresh_s = fresh_s
         self._kept: dict[tuple[str, str], tuple[Login | AccessDenied | None, float]] = {}
         self._lock = threading.Lock()
 
@@ -97,9 +102,11 @@ class Logins:
         return found
 
     def forget(self, host: str, repository: str) -> None:
-        """Look again the next time: the registry refused what was found."""
+        """Look again the next time: the registry refused what was found, and not only a moment ago."""
         with self._lock:
-            self._kept.pop((host, repository), None)
+            _, until = self._kept.get((host, repository), (None, 0.0))
+            if time.monotonic() - (until - _KEPT_S) >= self._fresh_s:
+                self._kept.pop((host, repository), None)
 
     def _look(self, host: str, repository: str, display: str) -> Login | None:
         broken: AccessDenied | None = None

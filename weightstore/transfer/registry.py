@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _BLOB = re.compile(r"(?P<repository>.+)/blobs/sha256/(?P<hex>[0-9a-f]{64})")
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+_HUB = "registry-1.docker.io"
 _SMALL = 1 << 20
 # What a token lasts where the service does not say (its specification), and how long before its end it is renewed.
 _TOKEN_S = 60.0
@@ -56,7 +57,8 @@ class Repository:
         name = blob["repository"] if blob else path
         host = parts.netloc.rpartition("@")[2]
         scheme = "http" if _is_here(parts.hostname or "") else "https"
-        return cls(f"{scheme}://{host}/v2/", host, name), blob["hex"] if blob else ""
+        at = _HUB if host == "docker.io" else host  # where docker, skopeo and oras go for that name
+        return cls(f"{scheme}://{at}/v2/", host, name), blob["hex"] if blob else ""
 
 
 def _is_here(host: str) -> bool:
