@@ -6,6 +6,8 @@ import base64
 import http.server
 import json
 import os
+import random
+import shutil
 import subprocess
 import threading
 import time
@@ -16,7 +18,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tests.cli.conftest import Run, Site
+from tests.servers.pipe import Pipe
 from tests.servers.registry import DockerRegistry
+from tests.servers.tokens import SignedTokens
+from weightstore.cluster.mirror.registry import PIECE
 from weightstore.errors import AccessDenied, SourceUnavailable
 from weightstore.source import Source
 from weightstore.transfer.http import HttpTransport
@@ -272,6 +277,50 @@ def test_a_registry_is_pushed_to_and_pulled_from_as_the_helper_says(
         assert "HTTP 401" in refused
         assert f"docker login {registry.address}" in refused
         assert "hunter2" not in refused
+
+
+@pytest.mark.needs("docker-registry")
+@pytest.mark.parametrize(
+    ("user", "secret", "method"), [("ada", "secret", "GET"), ("<token>", "refresh", "POST")], ids=["password", "token"]
+)
+def test_a_registry_with_a_token_service_is_pushed_to_and_pulled_from(
+    site: Site, run: Run, docker: Path, programs: Path, user: str, secret: str, method: str
+) -> None:
+    run("lock", "-o", "weights.lock", "Small_Weights.*")
+    run("prefetch", "Small_Weights.*")
+    helper = Helper(programs, "own", says(user, secret))
+    with SignedTokens() as tokens, DockerRegistry(auth=tokens.auth) as registry:
+        docker.write_text(json.dumps({"credHelpers": {registry.address: "own"}}))
+        place = f"oci://{registry.address}/group/weights"
+        assert "2 pushed" in run("mirror", "push", place, "--all").stderr
+        run("mirror", "push", f"oci://{registry.address}/other", "--all", "--mount-from", "group/weights")
+        shutil.rmtree(site.home)
+        site.server.stop()
+        assert "2 fetched" in run("mirror", "pull", place, "--locked", "weights.lock").stderr
+        assert helper.asked() == [f"get {registry.address}"] * 3
+        scopes = [scope for _, scope in tokens.asked]
+        assert {how for how, _ in tokens.asked} == {method}
+        assert ["repository:group/weights:pull,push"] in scopes
+        assert ["repository:other:pull,push", "repository:group/weights:pull"] in scopes
+        assert scopes[-1] == ["repository:group/weights:pull"]  # no more than is needed
+        Helper(programs, "own", says(user, "hunter2"))
+        refused = run("mirror", "status", place, code=6).stderr
+        assert f"docker login {registry.address}" in refused
+        assert "hunter2" not in refused
+
+
+@pytest.mark.needs("docker-registry")
+def test_a_token_that_ends_in_the_middle_of_a_push_is_renewed(
+    site: Site, run: Run, docker: Path, programs: Path
+) -> None:
+    Helper(programs, "own", says("ada", "secret"))
+    with SignedTokens() as tokens, DockerRegistry(auth=tokens.auth) as registry, Pipe(registry.address) as pipe:
+        docker.write_text(json.dumps({"credHelpers": {pipe.address: "own"}}))
+        run("prefetch", site.server.serve("/large.pth", random.Random(3).randbytes(5 * PIECE)))
+        tokens.lasts_s = -57  # with the minute that registries allow for clocks that differ, three seconds
+        pipe.bytes_per_s = 10_000_000
+        assert "1 pushed" in run("mirror", "push", f"oci://{pipe.address}/w", "--all").stderr
+        assert len([scopes for _, scopes in tokens.asked if scopes == ["repository:w:pull,push"]]) > 1
 
 
 @pytest.mark.needs("docker-registry", "skopeo")

@@ -23,10 +23,11 @@ _ACCESS = re.compile(r'"(GET|HEAD|POST|PUT|PATCH|DELETE) (/v2/\S*) HTTP')
 
 
 class DockerRegistry:
-    """Serves at ``address``. With ``htpasswd`` lines it wants to be shown who asks."""
+    """Serves at ``address``. With ``htpasswd`` lines, or with ``auth``, it wants to be shown who asks."""
 
-    def __init__(self, *, htpasswd: str = "") -> None:
+    def __init__(self, *, htpasswd: str = "", auth: str = "") -> None:
         self._htpasswd = htpasswd
+        self._auth = auth
         self._cleanup = ExitStack()
         self._home = Path()
         self._process: subprocess.Popen[bytes] | None = None
@@ -38,7 +39,7 @@ class DockerRegistry:
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 port = probe.getsockname()[1]
             self.address = f"127.0.0.1:{port}"
-            auth = ""
+            auth = self._auth
             if self._htpasswd:
                 (self._home / "htpasswd").write_text(self._htpasswd)
                 auth = f"auth: {{htpasswd: {{realm: site, path: {self._home}/htpasswd}}}}"
