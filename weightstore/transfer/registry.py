@@ -130,8 +130,8 @@ class Registry:
             kind, wanted = challenge
             if not kind:
                 return None
-            login = self._login(source, repository)
             if kind == "basic":
+                login = self._login(source, repository)
                 if login is not None and login.identity_token:
                     raise AccessDenied(
                         source=source.display,
@@ -145,6 +145,7 @@ class Registry:
             key = (repository.host, repository.name, " ".join(scopes))
             token, until = self._tokens.get(key, ("", 0.0))
             if time.monotonic() > until - _MARGIN_S:
+                login = self._login(source, repository)
                 token, lasts_s = self._token(source, repository, wanted, scopes, login)
                 self._tokens[key] = (token, time.monotonic() + lasts_s)
             return f"Bearer {token}"

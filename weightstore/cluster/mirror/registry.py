@@ -119,34 +119,30 @@ class InRegistry:
         Artifacts get their tags before the index names them. So whoever writes the index looks at the tags afterwards,
         and finds what another push, which had finished meanwhile, had put there and this index does not name.
         """
+        ours: set[str] = set()
         for attempt in range(RACES):
             if attempt > 1:
                 give_way()
             seen = self.read_index() or ModelIndex()
-            new = change(self._with_lost(seen))
+            new = change(self._with_lost(seen, ours))
             if new.encode() == seen.encode():
                 return
-            self._replace_index(self._with_namesakes(new, seen), seen)
+            namesakes = self._replace_index(new, seen, ours)
+            if namesakes:  # they take part in the names, so nothing was written yet
+                self._replace_index(merged(new, ModelIndex(tuple(namesakes))), seen, ours)
         raise too_many_races(self.display)
 
-    def _with_lost(self, index: ModelIndex) -> ModelIndex:
-        """Return an index with the artifacts of pushes that a later index lost."""
-        known = {entry.ref_name for entry in index.entries}
-        unknown = [tag for tag in self._tags() if tag not in known and not tag.startswith(_OWN_TAGS)]
-        lost = [entry for tag in unknown[:_MOST_LOST] if (entry := self._artifact(tag)) is not None]
-        return merged(index, ModelIndex(tuple(lost))) if lost else index
+    def _with_lost(self, index: ModelIndex, ours: set[str]) -> ModelIndex:
+        """Return an index with the artifacts of pushes that a later index lost.
 
-    def _with_namesakes(self, new: ModelIndex, seen: ModelIndex) -> ModelIndex:
-        """Return an index with what another push has put, since we looked, under a tag that is to be ours."""
-        before, now = seen.by_digest, new.by_digest
-        found = []
-        for digest, entry in now.items():
-            if digest not in before and entry.manifest in new.documents:
-                self._artifacts.pop(entry.ref_name, None)
-                other = self._artifact(entry.ref_name)
-                if other is not None and other.digest not in now:
-                    found.append(other)
-        return merged(new, ModelIndex(tuple(found))) if found else new
+        They are under tags that it does not name; or under one that we put, and somebody else at the same moment.
+        """
+        known, digests = {entry.ref_name for entry in index.entries}, index.by_digest
+        unknown = [tag for tag in self._tags() if tag not in known and not tag.startswith(_OWN_TAGS)]
+        self._artifacts = {tag: entry for tag, entry in self._artifacts.items() if tag not in ours}
+        found = (self._artifact(tag) for tag in (*unknown[:_MOST_LOST], *sorted(ours)))
+        lost = tuple(entry for entry in found if entry is not None and entry.digest not in digests)
+        return merged(index, ModelIndex(lost)) if lost else index
 
     def _tags(self) -> list[str]:
         found: list[str] = []
@@ -176,8 +172,14 @@ class InRegistry:
             self._artifacts[tag] = entries[0] if len(entries) == 1 and tag in tags_of(entries[0]) else None
         return self._artifacts[tag]
 
-    def _replace_index(self, index: ModelIndex, seen: ModelIndex) -> None:
-        documents, before = index.documents, seen.by_digest
+    def _replace_index(self, index: ModelIndex, seen: ModelIndex, ours: set[str]) -> list[IndexEntry]:
+        """Have the artifacts that are new, and then the index; return those of others that are in the way.
+
+        A tag is looked at just before it is written: where another push has put a file of the same name there, that is
+        to be in the index as well.
+        """
+        documents, before, now = index.documents, seen.by_digest, index.by_digest
+        namesakes = []
         for entry in index.entries:
             if entry.manifest not in documents:
                 if entry.digest not in before or before[entry.digest].ref_name != entry.ref_name:
@@ -186,8 +188,17 @@ class InRegistry:
             config = Digest.parse(json.loads(documents[entry.manifest])["config"]["digest"])
             if not self._has(config):
                 self._upload(config, [documents[config]])
+            if entry.digest not in before:
+                self._artifacts.pop(entry.ref_name, None)
+                other = self._artifact(entry.ref_name)
+                if other is not None and other.digest not in now:
+                    namesakes.append(other)
+                    continue
             self._tag(entry.ref_name, MANIFEST_TYPE, documents[entry.manifest], entry.manifest)
-        self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)
+            ours.add(entry.ref_name)
+        if not namesakes:
+            self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)
+        return namesakes
 
     def _ask(self, path: str, **request: Unpack[_Request]) -> Reply:
         """Return the answer to a small request, which may be sent several times.
