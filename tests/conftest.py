@@ -62,7 +62,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
         if (
             name.startswith(("WEIGHTSTORE_", "HF_", "HUGGING", "AWS_", "AZURE_", "GOOGLE_", "GCE_"))
             or name.lower().endswith("_proxy")
-            or name in {"SSL_CERT_FILE", "NETRC"}
+            or name in {"SSL_CERT_FILE", "NETRC", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"}
         ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))

@@ -16,6 +16,7 @@ import pytest
 from weightstore.errors import AccessDenied, RefusedResponse, SourceUnavailable
 from weightstore.source import Source
 from weightstore.transfer.http import HttpTransport
+from weightstore.transfer.logins import Logins
 from weightstore.transfer.registry import Registry
 
 
@@ -70,7 +71,7 @@ def registry(service: TokenRegistry, tmp_path: Path) -> Iterator[Registry]:
     auth = base64.b64encode(b"ada:secret").decode()
     (tmp_path / "config.json").write_text(json.dumps({"auths": {f"127.0.0.1:{service.server_port}": {"auth": auth}}}))
     http = HttpTransport(connect_timeout_s=5, read_timeout_s=5, pool_size=2, user_agent="test")
-    yield Registry(http, docker_config=tmp_path / "config.json")
+    yield Registry(http, logins=Logins([tmp_path / "config.json"]))
     http.close()
 
 
@@ -125,7 +126,7 @@ def test_a_registry_that_does_not_answer_is_waited_for_once() -> None:
         place = Source(f"oci://127.0.0.1:{silent.getsockname()[1]}/group/weights")
         quick = Registry(
             HttpTransport(connect_timeout_s=0.3, read_timeout_s=0.3, pool_size=2, user_agent="test"),
-            docker_config=Path("/nonexistent"),
+            logins=Logins([]),
         )
         with pytest.raises(SourceUnavailable):
             quick.ask(place, "manifests/x")

@@ -7,15 +7,15 @@ import http.server
 import random
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from weightstore.cluster.mirror.registry import PIECE, InRegistry
 from weightstore.digest import Digest
-from weightstore.errors import BlobDamaged, RefusedResponse, SourceUnavailable
+from weightstore.errors import BlobDamaged, SourceUnavailable
 from weightstore.source import Source
 from weightstore.transfer.http import HttpTransport
+from weightstore.transfer.logins import Logins
 from weightstore.transfer.registry import Registry
 from weightstore.transfer.retry import RetryPolicy
 
@@ -52,6 +52,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.command == "PATCH":
             assert int(self.headers["Content-Range"].partition("-")[0]) == len(server.data)
         self.take(length)
+        if self.command == "POST":
+            server.data.clear()
         if self.command in {"POST", "PATCH"}:
             return self.reply(202, {"Location": "/v2/w/blobs/uploads/1?state=x"})
         if self.command == "PUT":
@@ -89,7 +91,7 @@ def server() -> Iterator[CuttingRegistry]:
 @pytest.fixture
 def place(server: CuttingRegistry) -> Iterator[InRegistry]:
     http = HttpTransport(connect_timeout_s=5, read_timeout_s=5, pool_size=2, user_agent="test")
-    registry = Registry(http, docker_config=Path("/nonexistent"))
+    registry = Registry(http, logins=Logins([]))
     source = Source(f"oci://127.0.0.1:{server.server_port}/w")
     yield InRegistry(source, registry, retry=RetryPolicy(attempts=3, base_s=0.01))
     http.close()
@@ -110,13 +112,14 @@ def test_an_upload_that_keeps_being_cut_is_given_up_and_taken_back(server: Cutti
     assert "PUT" not in server.methods
 
 
-@pytest.mark.parametrize("said", ["", "5-7", "0-x", "0--1"])
-def test_a_registry_that_does_not_know_what_it_has_is_refused(
+@pytest.mark.parametrize("said", ["nothing", "5-7", "0-x", "0--1", "0-999999999999", f"0-{'9' * 99}"])
+def test_an_upload_of_which_the_registry_does_not_know_what_it_has_is_begun_anew(
     server: CuttingRegistry, place: InRegistry, said: str
 ) -> None:
-    server.cuts, server.said = 1, said or "nothing"
-    with pytest.raises(RefusedResponse, match="how much of an upload"):
-        place._upload(DIGEST, CHUNKS)
+    server.cuts, server.said = 1, said
+    place._upload(DIGEST, CHUNKS)
+    assert server.is_complete
+    assert server.methods.count("POST") == 2
 
 
 def test_content_that_turns_out_damaged_never_completes(server: CuttingRegistry, place: InRegistry) -> None:

@@ -1,5 +1,6 @@
 """A real OCI registry, docker-registry, on a port of its own, with a log of what it was asked."""
 
+import os
 import re
 import shutil
 import socket
@@ -15,19 +16,21 @@ _CONFIGURATION = """
 version: 0.1
 log: {{level: info, accesslog: {{disabled: false}}}}
 storage: {{filesystem: {{rootdirectory: {home}/data}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:{port}"}}
+http: {{addr: "127.0.0.1:{port}", secret: of-the-tests}}
 {auth}
 """
 _ACCESS = re.compile(r'"(GET|HEAD|POST|PUT|PATCH|DELETE) (/v2/\S*) HTTP')
 
 
 class DockerRegistry:
-    """Serves at ``address``. With ``htpasswd`` lines it wants to be shown who asks."""
+    """Serves at ``address``. With ``htpasswd`` lines, or with ``auth``, it wants to be shown who asks."""
 
-    def __init__(self, *, htpasswd: str = "") -> None:
+    def __init__(self, *, htpasswd: str = "", auth: str = "") -> None:
         self._htpasswd = htpasswd
+        self._auth = auth
         self._cleanup = ExitStack()
         self._home = Path()
+        self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
 
     def __enter__(self) -> Self:
@@ -36,19 +39,32 @@ class DockerRegistry:
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 port = probe.getsockname()[1]
             self.address = f"127.0.0.1:{port}"
-            auth = ""
+            auth = self._auth
             if self._htpasswd:
                 (self._home / "htpasswd").write_text(self._htpasswd)
                 auth = f"auth: {{htpasswd: {{realm: site, path: {self._home}/htpasswd}}}}"
             configuration = self._home / "config.yml"
             configuration.write_text(_CONFIGURATION.format(home=self._home, port=port, auth=auth))
-            log = cleanup.enter_context((self._home / "log").open("wb"))
-            program = shutil.which("docker-registry") or "docker-registry"
-            process = subprocess.Popen([program, "serve", configuration], stdout=log, stderr=subprocess.STDOUT)
-            cleanup.callback(self._stop, process)
-            self._wait_until_ready(port)
+            cleanup.callback(self.stop)
+            self.start()
             self._cleanup = cleanup.pop_all()
         return self
+
+    def start(self) -> None:
+        """Start it, again on what it has where it was stopped."""
+        program = shutil.which("docker-registry") or "docker-registry"
+        # Variables REGISTRY_… are its configuration as well, among them podman's REGISTRY_AUTH_FILE.
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [program, "serve", self._home / "config.yml"], stdout=log, stderr=subprocess.STDOUT, env=environ
+            )
+        self._wait_until_ready(int(self.address.rpartition(":")[2]))
+
+    def forget_uploads(self) -> None:
+        """Lose the uploads that are not complete, as it does by itself after a while."""
+        for uploads in (self._home / "data").glob("docker/registry/v2/repositories/**/_uploads"):
+            shutil.rmtree(uploads)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,11 +86,13 @@ class DockerRegistry:
                 return
         raise RuntimeError(f"the registry did not start: {(self._home / 'log').read_text()}")
 
-    @staticmethod
-    def _stop(process: subprocess.Popen[bytes]) -> None:
-        process.terminate()
+    def stop(self) -> None:
+        """Stop it. Its port, and what it has, are kept."""
+        if self._process is None:
+            return
+        self._process.terminate()
         try:
-            process.wait(timeout=5)
+            self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()

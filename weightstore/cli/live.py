@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from weightstore.transfer.progress import Meter
 
 _REFRESHES_PER_S = 8
-_STYLES = {"fetched": "green", "present": "green", "failed": "bold red"}
+_STYLES = {"fetched": "green", "pushed": "green", "present": "green", "failed": "bold red"}
 
 
 class LiveProgress:
-    """Draws a prefetch. Finished files and notes scroll away above the bars, unless ``outcomes`` are told elsewhere."""
+    """Draws a prefetch, or a push.
+
+    Finished files and notes scroll away above the bars, unless ``outcomes`` are told elsewhere.
+    """
 
     def __init__(self, settings: Settings, *, outcomes: bool = True) -> None:
         self._settings = settings
@@ -62,15 +65,10 @@ class LiveProgress:
     # -- the prefetch's progress --------------------------------------------------------------------------------
 
     def begin(self, plan: Plan) -> None:
-        self._files = len(plan.missing)
-        self._total = plan.bytes_to_fetch if not plan.sizes_unknown else None
-        self._pace = Pace()
+        self.expect(len(plan.missing), plan.bytes_to_fetch if not plan.sizes_unknown else None)
 
     def meter(self, item: Item) -> Meter:
-        track = Track(item)
-        with self._lock:
-            self._tracks.append(track)
-        return _LiveMeter(track, self)
+        return self.track(item, item.wanted.name, item.size)
 
     def advance(self, size: int) -> None:
         with self._lock:
@@ -81,22 +79,44 @@ class LiveProgress:
             self._settings.note(f"{track.name}: {message}")
 
     def done(self, result: Result) -> None:
-        with self._lock:
-            if not result.item.is_present:
-                self._files_done += 1
-                size = result.obtained.size if result.obtained else 0
-                self._finished += size
-                if self._total is not None and result.obtained:
-                    # The plan's size may be a rounded one: what has come is what counts.
-                    self._total += size - (result.item.size or 0)
-            self._tracks = [track for track in self._tracks if track.item is not result.item]
-        if result.item.is_present or result.status == "cancelled" or not self._outcomes:
+        item, size = result.item, result.obtained.size if result.obtained else None
+        # The plan's size may be a rounded one: what has come is what counts.
+        self.finish(item, size=size, planned=item.size, counts=not item.is_present)
+        if item.is_present or result.status == "cancelled" or not self._outcomes:
             return
-        line = Text(outcome_line(result))
-        line.stylize(_STYLES[result.status], 0, 9)
-        self._console.print(line, soft_wrap=True)
+        self.tell(outcome_line(result), result.status)
         if result.error is not None and result.status == "failed":
             self._settings.complain(str(result.error))
+
+    # -- what any files on their way have in common -------------------------------------------------------------
+
+    def expect(self, files: int, total: int | None) -> None:
+        """Begin: so many files and bytes are on their way; None for bytes of which that is not known."""
+        self._files, self._total = files, total
+        self._pace = Pace()
+
+    def track(self, key: object, name: str, total: int | None) -> Meter:
+        """Return what watches one file."""
+        track = Track(key, name, total)
+        with self._lock:
+            self._tracks.append(track)
+        return _LiveMeter(track, self)
+
+    def finish(self, key: object, *, size: int | None, planned: int | None, counts: bool = True) -> None:
+        """Take a file's bar away. ``size`` are its bytes, or None where it did not come to its end."""
+        with self._lock:
+            if counts:
+                self._files_done += 1
+                self._finished += size or 0
+                if self._total is not None and size is not None:
+                    self._total += size - (planned or 0)
+            self._tracks = [track for track in self._tracks if track.key is not key]
+
+    def tell(self, line: str, status: str) -> None:
+        """Print what became of a file above the bars."""
+        text = Text(line)
+        text.stylize(_STYLES[status], 0, 9)
+        self._console.print(text, soft_wrap=True)
 
     # -- drawing ------------------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ def push(
     signed index goes along, unless users of DEST would not believe it or would lose by it.
     """
     from weightstore.cli.interrupt import interruptible
-    from weightstore.cli.progress import hashing_progress
+    from weightstore.cli.pushing import push_progress
     from weightstore.cluster.mirror import push as pushing
     from weightstore.cluster.mirror.places import open_place
     from weightstore.cluster.mirror.plan import plan_push
@@ -161,16 +161,9 @@ def push(
         return
     settings.say(_announcement(place.display, plan))
 
-    def told(done: Pushed) -> None:
-        if done.status == "failed":
-            settings.complain(str(done.error))
-        elif done.status == "pushed":
-            settings.say(f"{'pushed':<9} {done.blob.name}  {units.size(done.blob.size)}")
-
-    doing = f"pushing to {place.display}"
-    with interruptible() as stop, hashing_progress(settings, plan.bytes_to_push, doing) as advance:
+    with interruptible() as stop, push_progress(settings, plan, place.display) as progress:
         results = pushing.push(
-            plan, place, client=client, jobs=jobs or client.config.jobs, on_bytes=advance, on_done=told, stop=stop
+            plan, place, client=client, jobs=jobs or client.config.jobs, progress=progress, stop=stop
         )
     code = max((done.error.exit_code for done in results if done.error is not None), default=0)
     pushed = [done.blob for done in results if done.status == "pushed"]

@@ -48,10 +48,10 @@ class Pace:
 class Track:
     """One file on its way. ``here`` are its bytes that are on this machine, resumed ones included."""
 
-    def __init__(self, item: Item) -> None:
-        self.item = item
-        self.name = item.wanted.name
-        self.total = item.size
+    def __init__(self, key: object, name: str, total: int | None) -> None:
+        self.key = key
+        self.name = name
+        self.total = total
         self.here = 0
         self.source = ""
         self.pace = Pace()
@@ -89,7 +89,7 @@ class LineProgress:
         pass
 
     def meter(self, item: Item) -> Meter:
-        return _LineMeter(Track(item), self._settings, self._every_s)
+        return _LineMeter(Track(item, item.wanted.name, item.size), self._settings, self._every_s)
 
     def done(self, result: Result) -> None:
         if result.error is not None and result.status == "failed":

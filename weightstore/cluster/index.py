@@ -53,7 +53,7 @@ SOURCES = "dev.weightstore.sources"
 DIGEST = "dev.weightstore.digest"
 SIZE = "dev.weightstore.size"
 
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _NOT_IN_TITLES = re.compile(r"[^A-Za-z0-9._+@-]+")
 _TAG_LENGTH = 100  # with a digest's beginning behind it, no more than the 128 that registries take
 _SUFFIX = 12
@@ -306,6 +306,12 @@ def _plain_tag(entry: IndexEntry) -> str:
     return kept[:_TAG_LENGTH] or entry.digest.hex
 
 
+def tags_of(entry: IndexEntry) -> tuple[str, str]:
+    """Return the tags that an entry may have: its plain one, and the one where others would have that as well."""
+    plain = _plain_tag(entry)
+    return plain, f"{plain}-{entry.digest.hex[:_SUFFIX]}"
+
+
 def _sources(sources: Iterable[Source]) -> str:
     return json.dumps([str(source) for source in sources], ensure_ascii=True, separators=(",", ":"))
 
@@ -379,7 +385,7 @@ def _parsed(one: Fields) -> IndexEntry:
     title, ref_name = inner.take(TITLE, str), inner.take(REF_NAME, str)
     if _NOT_IN_TITLES.search(title) or title.strip("._-") != title or not title:
         raise inner.error(f"{TITLE!r} is not a file name")
-    if not _TAG.fullmatch(ref_name):
+    if not TAG.fullmatch(ref_name):
         raise inner.error(f"{REF_NAME!r} is not a tag")
     texts = {key: inner.take(key, str) if key in inner.values else "" for key in (NAME, LICENCES)}
     return IndexEntry(

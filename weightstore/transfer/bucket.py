@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import re
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from weightstore.errors import InvalidConfig, MissingDependency, SourceUnavailable
+from weightstore.errors import InvalidConfig, MissingDependency, RefusedResponse, SourceUnavailable
 from weightstore.records import Validator
-from weightstore.transfer.bucket_reading import Loop, read_range, read_size, read_sizes
+from weightstore.transfer.bucket_reading import read_range, read_sizes
 from weightstore.transfer.bucket_refusals import refusal
 from weightstore.transfer.transport import Answer
 
@@ -32,7 +33,9 @@ PIECE = 16 << 20
 # What a piece may take, and how long obstore tries by itself before the next source is asked.
 _TIMEOUT_S = 120
 _RETRIES = 2
-_RETRYING_S = 60
+# What a service calls a version of an object: its ETag, or its number.
+Version = dict[str, str]
+_STATUS = re.compile(r"status code: (\d{3})")
 
 
 class Bucket:
@@ -44,29 +47,35 @@ class Bucket:
         parts = urlsplit(source.url)
         self.display = f"{parts.scheme}://{parts.netloc}"
         self._scheme = parts.scheme
-        self._answer_s = connect_timeout_s + read_timeout_s
         self._slow_s = read_timeout_s
-        self._loop = Loop()
+        self._answer_s = answer_s = connect_timeout_s + read_timeout_s
         with self._translated(key_in(source)):
             self._obstore: Any = _obstore()
-            self._store: Any = self._obstore.store.from_url(
-                f"{parts.scheme}://{parts.netloc}",
-                client_options={
-                    "connect_timeout": timedelta(seconds=connect_timeout_s),
-                    "timeout": timedelta(seconds=_TIMEOUT_S),
-                    **({"allow_http": True} if _endpoint_is_here(parts.scheme) else {}),
-                    **({"root_certificate": _certificates(ca_bundle)} if ca_bundle else {}),
-                },
-                retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRYING_S)},
-                # The bucket compares what it received with the digest of each part.
-                **({"config": {"checksum_algorithm": "SHA256"}} if parts.scheme == "s3" else {}),
-            )
+
+            def opened(timeout_s: float, **more: timedelta) -> Any:
+                return self._obstore.store.from_url(
+                    self.display,
+                    client_options={
+                        "connect_timeout": timedelta(seconds=connect_timeout_s),
+                        "timeout": timedelta(seconds=timeout_s),
+                        **more,
+                        **({"allow_http": True} if _endpoint_is_here(parts.scheme) else {}),
+                        **({"root_certificate": _certificates(ca_bundle)} if ca_bundle else {}),
+                    },
+                    retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=answer_s)},
+                    # The bucket compares what it received with the digest of each part.
+                    **({"config": {"checksum_algorithm": "SHA256"}} if parts.scheme == "s3" else {}),
+                )
+
+            self._store = opened(_TIMEOUT_S)
+            # A time-out of reading counts while a part is sent, too.
+            self._pieces = opened(_TIMEOUT_S, read_timeout=timedelta(seconds=read_timeout_s))
+            self._small = opened(answer_s)
 
     def size(self, key: str) -> int:
         """Return an object's size in bytes. Errors as for :meth:`read`."""
         with self._translated(key):
-            asked = read_size(self._obstore, self._store, key, place=self._place(key), answer_s=self._answer_s)
-            return self._loop.run(asked)
+            return int(self._obstore.head(self._small, key)["size"])
 
     def read(self, key: str, start: int, end: int) -> bytes:
         """Return a range of an object.
@@ -75,17 +84,43 @@ class Bucket:
             SourceNotFound, AccessDenied, SourceUnavailable: it cannot be read.
         """
         with self._translated(key):
-            asked = read_range(
-                self._obstore,
-                self._store,
-                key,
-                start,
-                end,
-                place=self._place(key),
-                answer_s=self._answer_s,
-                slow_s=self._slow_s,
-            )
-            return self._loop.run(asked)
+            place = self._place(key)
+            return read_range(self._obstore, self._pieces, key, start, end, place=place, slow_s=self._slow_s)
+
+    def read_whole(self, key: str, limit: int) -> tuple[bytes, Version]:
+        """Return a small object, and which version of it that is, or a later one. Errors as for :meth:`read`.
+
+        Raises:
+            RefusedResponse: it has more than ``limit`` bytes.
+        """
+        with self._translated(key):
+            found = self._obstore.head(self._small, key)
+        size = int(found["size"])
+        if size > limit:
+            raise RefusedResponse(source=self._place(key), reason=f"has more than {limit} bytes")
+        told = {name: found[name] for name in ("e_tag", "version") if found.get(name) is not None}
+        return self.read(key, 0, size), told
+
+    def replace(self, key: str, data: bytes, version: Version | None) -> bool:
+        """Write a small object in the place of one version of it, or of none; tell whether that was still so.
+
+        A service that knows no such condition writes it whatever was there. Errors as for :meth:`read`.
+        """
+        with self._translated(key):
+            try:
+                # What has no validator cannot be compared.
+                mode = "create" if version is None else version or "overwrite"
+                self._obstore.put(self._store, key, data, use_multipart=False, mode=mode)
+            except Exception as error:
+                if not type(error).__module__.startswith("obstore"):
+                    raise
+                name, status = type(error).__name__, _STATUS.search(str(error))
+                if name in {"AlreadyExistsError", "PreconditionError"} or (status and status[1] in {"409", "412"}):
+                    return False
+                if name != "NotSupportedError" and not (status and status[1] == "501"):
+                    raise
+                self._obstore.put(self._store, key, data, use_multipart=False)
+        return True
 
     def write(self, key: str, content: bytes | Iterable[bytes]) -> None:
         """Write an object, whole or not at all; what ``content`` raises ends it. Errors as for :meth:`read`."""
@@ -98,8 +133,8 @@ class Bucket:
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the sizes of all objects below a prefix, by key: one listing. Errors as for :meth:`read`."""
         with self._translated(prefix):
-            asked = read_sizes(self._obstore, self._store, prefix, place=self._place(prefix), answer_s=self._answer_s)
-            return self._loop.run(asked)
+            place = self._place(prefix)
+            return read_sizes(self._obstore, self._small, prefix, place=place, answer_s=self._answer_s)
 
     def _place(self, key: str) -> str:
         return f"{self.display}/{key}"

@@ -3,13 +3,12 @@
 A source is ``oci://host[:port]/repository``, and a blob in it ``oci://host[:port]/repository/blobs/sha256/<hex>``, as
 in every mirror. Only a registry on this machine is spoken to without TLS.
 
-Credentials come from the address, or from where ``docker login`` writes them. They go to the registry, and to the
-service that it names for tokens, if that speaks TLS; never anywhere else.
+Credentials come from the address, or from where ``docker login`` and its like keep them. They go to the registry, and
+to the service that it names for tokens, if that speaks TLS; never anywhere else.
 """
 
 from __future__ import annotations
 
-import base64
 import ipaddress
 import json
 import re
@@ -27,19 +26,20 @@ from weightstore.transfer.attached import (
     attached_file,
     digest_of_attached,
 )
+from weightstore.transfer.logins import Login, log_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from weightstore.records import Validator
     from weightstore.source import Source
     from weightstore.transfer.http import HttpBody, HttpTransport, Reply
+    from weightstore.transfer.logins import Logins
 
 _BLOB = re.compile(r"(?P<repository>.+)/blobs/sha256/(?P<hex>[0-9a-f]{64})")
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+_HUB = "registry-1.docker.io"
 _SMALL = 1 << 20
-_CONFIG_LIMIT = 1 << 20
 # What a token lasts where the service does not say (its specification), and how long before its end it is renewed.
 _TOKEN_S = 60.0
 _MARGIN_S = 10.0
@@ -64,7 +64,8 @@ class Repository:
         name = blob["repository"] if blob else path
         host = parts.netloc.rpartition("@")[2]
         scheme = "http" if _is_here(parts.hostname or "") else "https"
-        return cls(f"{scheme}://{host}/v2/", host, name), blob["hex"] if blob else ""
+        at = _HUB if host == "docker.io" else host  # where docker, skopeo and oras go for that name
+        return cls(f"{scheme}://{at}/v2/", host, name), blob["hex"] if blob else ""
 
 
 def _is_here(host: str) -> bool:
@@ -79,9 +80,9 @@ def _is_here(host: str) -> bool:
 class Registry:
     """Asks registries, and gets the tokens that they want. Safe to use from many threads."""
 
-    def __init__(self, http: HttpTransport, *, docker_config: Path) -> None:
+    def __init__(self, http: HttpTransport, *, logins: Logins) -> None:
         self.http = http
-        self._docker_config = docker_config
+        self._logins = logins
         self._lock = threading.Lock()
         self._challenges: dict[str, tuple[str, dict[str, str]]] = {}
         self._tokens: dict[tuple[str, str, str], tuple[str, float]] = {}
@@ -108,15 +109,22 @@ class Registry:
         repository, _ = Repository.of(source)
         url = urljoin(f"{repository.base}{repository.name}/", path)
         same = urlsplit(url)[:2] == urlsplit(repository.base)[:2]
-        authorization = self.authorization(source, writes=writes, mounts=mounts) if same else None
         if not same and (method != "PUT" or urlsplit(url).scheme != "https"):
             raise RefusedResponse(source=source.display, reason="sends an upload to another host without TLS")
-        reply = self.http.ask(
-            source, url, method=method, headers=headers, body=body, authorization=authorization, limit=limit
-        )
+
+        def answer() -> tuple[Reply, bool]:
+            shown = self.authorization(source, writes=writes, mounts=mounts) if same else None
+            reply = self.http.ask(
+                source, url, method=method, headers=headers, body=body, authorization=shown, limit=limit
+            )
+            return reply, reply.status == 401 and shown is not None
+
+        reply, is_outdated = answer()
+        if is_outdated:
+            self.forget(source)
+            reply, _ = answer()
         if reply.status in {401, 403}:
-            login = f"docker login {repository.host}"
-            raise AccessDenied(source=source.display, reason=f"HTTP {reply.status}. Log in to the registry: {login}")
+            raise AccessDenied(source=source.display, reason=f"HTTP {reply.status}. {log_in(repository.host)}")
         if reply.status in _PASSING:
             raise SourceUnavailable(source=source.display, reason=f"HTTP {reply.status}")
         return reply
@@ -129,9 +137,14 @@ class Registry:
             kind, wanted = challenge
             if not kind:
                 return None
-            credentials = self._credentials(source, repository.host)
             if kind == "basic":
-                return _basic(credentials) if credentials else None
+                login = self._login(source, repository)
+                if login is not None and login.identity_token:
+                    raise AccessDenied(
+                        source=source.display,
+                        reason=f"takes a password, and {login.place} has an identity token. {log_in(repository.host)}",
+                    )
+                return login.basic if login else None
             actions = "pull,push" if writes else "pull"
             scopes = [f"repository:{repository.name}:{actions}"]
             if mounts:
@@ -139,7 +152,8 @@ class Registry:
             key = (repository.host, repository.name, " ".join(scopes))
             token, until = self._tokens.get(key, ("", 0.0))
             if time.monotonic() > until - _MARGIN_S:
-                token, lasts_s = self._token(source, repository, wanted, scopes, credentials)
+                login = self._login(source, repository)
+                token, lasts_s = self._token(source, repository, wanted, scopes, login)
                 self._tokens[key] = (token, time.monotonic() + lasts_s)
             return f"Bearer {token}"
 
@@ -178,25 +192,19 @@ class Registry:
         repository: Repository,
         wanted: Mapping[str, str],
         scopes: list[str],
-        credentials: tuple[str, str] | None,
+        login: Login | None,
     ) -> tuple[str, float]:
         realm = wanted.get("realm", "")
         parts = urlsplit(realm)
         is_local = parts.scheme == "http" and _is_here(parts.hostname or "") and repository.base.startswith("http://")
         if parts.scheme != "https" and not is_local:
             raise RefusedResponse(source=source.display, reason="names a token service that does not speak TLS")
-        query = [("scope", scope) for scope in scopes]
-        if "service" in wanted:
-            query.insert(0, ("service", wanted["service"]))
-        url = f"{realm}{'&' if parts.query else '?'}{urlencode(query)}"
-        reply = self.http.ask(
-            source, url, authorization=_basic(credentials) if credentials else None, limit=_CONFIG_LIMIT
-        )
+        reply = self._asked_for_token(source, realm, wanted.get("service", ""), scopes, login)
+        if reply.status in _PASSING:
+            raise SourceUnavailable(source=source.display, reason=f"its token service says HTTP {reply.status}")
         if reply.status != 200:
-            login = f"docker login {repository.host}"
-            raise AccessDenied(
-                source=source.display, reason=f"its token service says HTTP {reply.status}. Log in: {login}"
-            )
+            reason = f"its token service says HTTP {reply.status}. {log_in(repository.host)}"
+            raise AccessDenied(source=source.display, reason=reason)
         try:
             answer = json.loads(reply.body)
             token = answer.get("token") or answer["access_token"]
@@ -207,21 +215,46 @@ class Registry:
             raise RefusedResponse(source=source.display, reason="its token service's answer is no token")
         return token, lasts_s
 
-    def _credentials(self, source: Source, host: str) -> tuple[str, str] | None:
+    def _asked_for_token(
+        self, source: Source, realm: str, service: str, scopes: list[str], login: Login | None
+    ) -> Reply:
+        """Ask a token service: with an identity token as OAuth 2 does it, else with a password or with nothing."""
+        if login is not None and login.identity_token:
+            # https://distribution.github.io/distribution/spec/auth/oauth/
+            form = {
+                "grant_type": "refresh_token",
+                "service": service,
+                "client_id": "weightstore",
+                "scope": " ".join(scopes),
+                "refresh_token": login.identity_token,
+            }
+            return self.http.ask(
+                source,
+                realm,
+                method="POST",
+                headers={"Content-Type": "application/x-www-form-urlencoded"},
+                body=urlencode(form).encode(),
+                limit=_SMALL,
+            )
+        query = [("scope", scope) for scope in scopes]
+        if service:
+            query.insert(0, ("service", service))
+        url = f"{realm}{'&' if urlsplit(realm).query else '?'}{urlencode(query)}"
+        return self.http.ask(source, url, authorization=login.basic if login else None, limit=_SMALL)
+
+    def _login(self, source: Source, repository: Repository) -> Login | None:
         parts = urlsplit(source.url)
         if parts.username is not None:
-            return unquote(parts.username), unquote(parts.password or "")
-        try:
-            with self._docker_config.open("rb") as file:
-                auths = json.loads(file.read(_CONFIG_LIMIT))["auths"]
-            user, colon, password = base64.b64decode(auths[host]["auth"]).decode().partition(":")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None  # no file, or nothing in it for this host: asked without
-        return (user, password) if colon else None
+            return Login(unquote(parts.username), unquote(parts.password or ""), place="the address")
+        return self._logins.find(repository.host, repository.name, display=source.display)
 
-
-def _basic(credentials: tuple[str, str]) -> str:
-    return "Basic " + base64.b64encode(":".join(credentials).encode()).decode()
+    def forget(self, source: Source) -> None:
+        """Have tokens and logins looked for anew: a token, or a helper's password, may end before its time."""
+        repository, _ = Repository.of(source)
+        with self._lock:
+            self._logins.forget(repository.host, repository.name)
+            for key in [key for key in self._tokens if key[:2] == (repository.host, repository.name)]:
+                del self._tokens[key]
 
 
 class RegistryTransport:
@@ -239,14 +272,29 @@ class RegistryTransport:
             repository, _ = Repository.of(source := file[0])
         if not digits:
             raise InvalidSource(f"{source.display}: names a repository, and no blob in it")
-        return self.registry.http.open_at(
-            source,
-            f"{repository.base}{repository.name}/blobs/sha256:{digits}",
-            start=start,
-            end=end,
-            validator=validator,
-            authorization=self.registry.authorization(source),
-        )
+
+        def opened() -> HttpBody:
+            return self.registry.http.open_at(
+                source,
+                f"{repository.base}{repository.name}/blobs/sha256:{digits}",
+                start=start,
+                end=end,
+                validator=validator,
+                authorization=self.registry.authorization(source),
+            )
+
+        try:
+            return opened()
+        except AccessDenied as error:
+            if not error.reason.startswith("HTTP 401"):
+                raise
+        self.registry.forget(source)
+        try:
+            return opened()
+        except AccessDenied as error:
+            if not error.reason.startswith("HTTP 401"):
+                raise
+            raise AccessDenied(source=source.display, reason=f"HTTP 401. {log_in(repository.host)}") from None
 
     def _attached(self, source: Source, repository: Source, name: str) -> str:
         """Return the digits of the blob that is a file beside a mirror's index."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightstore import __version__
@@ -51,9 +50,11 @@ class Transports:
                 )
             if source.scheme == "oci":
                 if self._registry is None:
-                    from weightstore.transfer.registry import Registry, RegistryTransport  # start-up: likewise
+                    from weightstore.transfer.logins import Logins, auth_files  # start-up: likewise
+                    from weightstore.transfer.registry import Registry, RegistryTransport
 
-                    self._registry = RegistryTransport(Registry(self._http, docker_config=docker_config()))
+                    logins = Logins(auth_files(os.environ))
+                    self._registry = RegistryTransport(Registry(self._http, logins=logins))
                 return self._registry
             if source.scheme != "hf":
                 return self._http
@@ -103,8 +104,3 @@ class Transports:
         with self._lock:
             if self._http is not None:
                 self._http.close()
-
-
-def docker_config() -> Path:
-    """Return the file in which ``docker login`` keeps credentials, which other tools read as well."""
-    return Path(os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")) / "config.json"

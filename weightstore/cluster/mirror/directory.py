@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import threading
+import time
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import build_index, write_index
-from weightstore.cluster.mirror.place import parse_told
-from weightstore.errors import StoreError
+from weightstore.cluster.index import ModelIndex, build_index, index_of, merged, write_index
+from weightstore.cluster.mirror.place import RACES, parse_told, too_many_races
+from weightstore.errors import InvalidRecord, StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs
 from weightstore.store.image import INDEX_NAME, read_index_file
 from weightstore.store.layout import Layout, create_layout, open_layout, translated, write_record
+from weightstore.store.locks import BestLock
 from weightstore.store.parts import Part
 from weightstore.store.publish import publish
-from weightstore.store.refs import write_ref
+from weightstore.store.refs import read_ref_of_key, write_ref
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from weightstore.cluster.index import ModelIndex
-    from weightstore.cluster.mirror.place import Chunks, Outgoing
+    from weightstore.cluster.mirror.place import Change, Chunks, Outgoing
     from weightstore.digest import Digest
+    from weightstore.records import Ref
     from weightstore.store.receipts import Receipts
+
+# What a store's first file is called until it is complete.
+_MADE_FIRST = re.compile(r"\.{1,2}store\.json\..*\.new")
+# Writing an index takes less; who holds the lock for longer hangs.
+_LOCK_S = 30.0
 
 
 class Directory:
     """A store in a directory. It is made when the first blob is pushed: readable by all, writable by its group."""
 
-    def __init__(self, root: Path, receipts: Receipts) -> None:
+    def __init__(self, root: Path, receipts: Receipts, *, locks: bool = True) -> None:
         self.root = root.expanduser().absolute()
         self._receipts = receipts
+        self._locks = locks
         self._made: Layout | None = None
         self._lock = threading.Lock()
 
@@ -84,8 +94,44 @@ class Directory:
             if ref.source.scheme != "file":  # a path of this machine, which says nothing to others
                 write_ref(layout, ref)
 
-    def replace_index(self, index: ModelIndex) -> None:
-        write_index(self._layout(), index, receipts=self._receipts)
+    def change_index(self, change: Change) -> None:
+        layout = self._layout()
+        with self._alone(layout):
+            for _ in range(RACES):
+                seen = self.read_index() or ModelIndex()
+                new = change(self._with_lost(layout, seen))
+                if new.encode() == seen.encode() and not seen.documents:  # with documents it is not there yet
+                    return
+                write_index(layout, new, receipts=self._receipts)
+        raise too_many_races(self.display)
+
+    @contextlib.contextmanager
+    def _alone(self, layout: Layout) -> Iterator[None]:
+        """Keep other pushes from the index for a moment. Without locks they are, at worst, found by what they left."""
+        lock = BestLock(layout, "index")
+        try:
+            give_up_at = time.monotonic() + _LOCK_S
+            while self._locks and lock.try_acquire() == "busy" and time.monotonic() < give_up_at:
+                time.sleep(0.02)
+            yield
+        finally:
+            lock.release()
+
+    @staticmethod
+    def _with_lost(layout: Layout, index: ModelIndex) -> ModelIndex:
+        """Return an index with what others recorded here and somebody's later index lost."""
+        known = {f"{source.key}.json" for entry in index.entries for source in entry.sources}
+        with translated(layout.refs):
+            names = set(os.listdir(layout.refs)) - known
+        sizes: dict[Digest, int] = {}
+        refs: dict[Digest, list[Ref]] = {}
+        for name in sorted(names):
+            with contextlib.suppress(InvalidRecord, OSError):
+                ref = read_ref_of_key(layout, name.removesuffix(".json"))
+                if ref is not None and ref.source.scheme != "file":
+                    sizes[ref.digest] = layout.blob(ref.digest).stat().st_size
+                    refs.setdefault(ref.digest, []).append(ref)
+        return merged(index, index_of(sizes, refs, ())) if sizes else index
 
     def blob_names(self) -> frozenset[str]:
         layout = open_layout(self.root, strict=True)
@@ -122,5 +168,5 @@ class Directory:
             return False
         except OSError as error:
             raise StoreError(place=str(self.root), reason=error.strerror or str(error)) from None
-        others = [name for name in names if not (name.startswith(".store.json.") and name.endswith(".new"))]
+        others = [name for name in names if not _MADE_FIRST.fullmatch(name)]
         return bool(others) and open_layout(self.root) is None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.mirror.place import parse_told
-from weightstore.errors import RefusedResponse, SourceNotFound
+from weightstore.cluster.index import ModelIndex
+from weightstore.cluster.mirror.place import RACES, give_way, parse_told, too_many_races
+from weightstore.errors import SourceNotFound
 from weightstore.records import StoreInfo
 from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
 from weightstore.store.layout import OCI_LAYOUT
@@ -14,11 +15,10 @@ from weightstore.transfer.bucket import key_in
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from weightstore.cluster.index import ModelIndex
-    from weightstore.cluster.mirror.place import Chunks, Outgoing
+    from weightstore.cluster.mirror.place import Change, Chunks, Outgoing
     from weightstore.digest import Digest
     from weightstore.source import Source
-    from weightstore.transfer.bucket import Bucket
+    from weightstore.transfer.bucket import Bucket, Version
 
 
 class InBucket:
@@ -34,18 +34,19 @@ class InBucket:
         return self.source.display
 
     def read_index(self) -> ModelIndex | None:
-        key = self._prefix + INDEX_NAME
+        return self._read()[0]
+
+    def _read(self) -> tuple[ModelIndex | None, Version | None]:
         try:
-            size = self._bucket.size(key)
+            data, version = self._bucket.read_whole(self._prefix + INDEX_NAME, INDEX_LIMIT)
         except SourceNotFound:
-            return None
-        if size > INDEX_LIMIT:
-            raise RefusedResponse(source=self.display, reason=f"its index has more than {INDEX_LIMIT} bytes")
-        return parse_told(
-            self._bucket.read(key, 0, size),
+            return None, None
+        index = parse_told(
+            data,
             place=f"{self.display}/{INDEX_NAME}",
             remedy="Whoever keeps the mirror removes that object and pushes again",
         )
+        return index, version
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:  # noqa: ARG002 - it can look
         sizes = self._bucket.sizes(f"{self._prefix}blobs/sha256/")
@@ -54,13 +55,20 @@ class InBucket:
     def write(self, blob: Outgoing, chunks: Chunks) -> None:
         self._bucket.write(self._key(blob.digest), chunks)
 
-    def replace_index(self, index: ModelIndex) -> None:
-        for digest, data in sorted(index.documents.items()):
-            self._bucket.write(self._key(digest), data)
-        # So that a copy of it in a directory is a store, and an OCI image layout.
-        self._bucket.write(f"{self._prefix}oci-layout", OCI_LAYOUT)
-        self._bucket.write(f"{self._prefix}store.json", StoreInfo("group").encode())
-        self._bucket.write(self._prefix + INDEX_NAME, index.encode())
+    def change_index(self, change: Change) -> None:
+        for _ in range(RACES):
+            seen, version = self._read()
+            new = change(seen or ModelIndex())
+            if seen is not None and new.encode() == seen.encode():
+                return
+            for digest, data in sorted(new.documents.items()):
+                self._bucket.write(self._key(digest), data)
+            # So that a copy of it in a directory is a store, and an OCI image layout.
+            self._bucket.write(f"{self._prefix}oci-layout", OCI_LAYOUT)
+            self._bucket.write(f"{self._prefix}store.json", StoreInfo("group").encode())
+            if not self._bucket.replace(self._prefix + INDEX_NAME, new.encode(), version):
+                give_way()
+        raise too_many_races(self.display)
 
     def write_beside(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from weightstore.store.blobs import OpenBlob
 
 OnBytes = Callable[[int], None]
+Change = Callable[["ModelIndex"], "ModelIndex"]
+# So often others may write the index between our reading and our writing it.
+RACES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +72,16 @@ class Place(Protocol):
         """
         ...
 
-    def replace_index(self, index: ModelIndex) -> None:
-        """Take the index's manifests and configs, and then, in one step, the index."""
+    def change_index(self, change: Change) -> None:
+        """Have the index become what ``change`` makes of it, and keep what others write into it at the same moment.
+
+        Its manifests and configs are written first, and then, in one step, the index. ``change`` may be called several
+        times, and changes nothing where that is done already.
+
+        Raises:
+            InvalidRecord: the index is damaged.
+            TransferError, StoreError: it cannot be read or written.
+        """
         ...
 
     def write_beside(self, files: Mapping[str, bytes]) -> None:
@@ -94,27 +107,57 @@ class Chunks:
     The last piece is given only when the whole was right: a damaged blob never becomes a complete upload.
     """
 
-    def __init__(self, blob: OpenBlob, *, size: int = 1 << 20, on_bytes: OnBytes | None = None) -> None:
+    def __init__(
+        self,
+        blob: OpenBlob,
+        *,
+        size: int = 1 << 20,
+        on_bytes: OnBytes | None = None,
+        on_start: OnBytes | None = None,
+    ) -> None:
         self.size = blob.size
         self._blob = blob
         self._piece = size
-        self._on_bytes = on_bytes
+        self._on_bytes = on_bytes or _ignore
+        self._on_start = on_start or _ignore
 
     def __iter__(self) -> Iterator[bytes]:
+        return self.since(0)
+
+    def since(self, begin: int) -> Iterator[bytes]:
+        """Yield the content from ``begin`` on. What lies before is hashed as well, and told to nobody."""
         blob, hasher, offset = self._blob, hashlib.sha256(), 0
+        self._on_start(begin)
         while True:
+            # A piece ends where the wanted ones begin.
+            wanted = min(self._piece, begin - offset) if offset < begin else self._piece
             try:
-                data = os.pread(blob.fd, self._piece, offset)
+                data = os.pread(blob.fd, wanted, offset)
             except OSError as error:
                 raise StoreError(place=str(blob.path), reason=error.strerror or str(error)) from None
             hasher.update(data)
+            is_wanted = offset >= begin
             offset += len(data)
-            is_last = offset >= blob.size or not data
+            is_last = (offset >= blob.size and is_wanted) or not data
             if is_last and (hasher.hexdigest() != blob.digest.hex or offset != blob.size):
                 actual = str(Digest(hasher.hexdigest()))
                 raise BlobDamaged(place=str(blob.path), expected=str(blob.digest), actual=actual)
-            if self._on_bytes is not None:
-                self._on_bytes(len(data))
-            yield data
+            self._on_bytes(len(data) if is_wanted else 0)
+            if is_wanted or is_last:
+                yield data
             if is_last:
                 return
+
+
+def _ignore(_size: int) -> None:
+    pass
+
+
+def too_many_races(display: str) -> StoreError:
+    """Return the error of an index that others wrote again and again."""
+    return StoreError(place=display, reason="others keep replacing the index. Run it again when they are done")
+
+
+def give_way() -> None:
+    """Wait for a moment, so that of two that write at once one comes to its end."""
+    time.sleep(random.uniform(0, 0.2))  # noqa: S311 - nothing secret

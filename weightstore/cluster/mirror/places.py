@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.in_bucket import InBucket
 from weightstore.cluster.mirror.registry import InRegistry
+from weightstore.cluster.mirror.uploads import Uploads
 from weightstore.cluster.mirror.web import Web
 from weightstore.errors import InvalidInput
 from weightstore.source import Source, is_path, lacks_scheme
@@ -44,10 +45,11 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
                 f"{shown}: is that a directory, or on the network? Write ./{shown}, or with a scheme: oci://{shown} "
                 f"for a registry, https://{shown} for a web server"
             )
-        return Directory(Path(address if is_path(address) else f"./{address}"), client.receipts)
+        path = Path(address if is_path(address) else f"./{address}")
+        return Directory(path, client.receipts, locks=client.config.locks)
     source = Source.parse(address)
     if source.scheme == "file":
-        return Directory(source.path, client.receipts)
+        return Directory(source.path, client.receipts, locks=client.config.locks)
     if client.config.offline:
         raise InvalidInput(f"{source}: offline mode forbids to ask it. A mirror in a directory needs no network")
     transports = client.obtainer.transports()
@@ -61,7 +63,9 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
         if digits:
             raise InvalidInput(f"{source}: is a blob. A mirror is a repository, like oci://{repository.host}/weights")
         retry = RetryPolicy(attempts=client.config.retries)
-        return InRegistry(source, transports.registry(source), mount_from=mount_from, retry=retry)
+        layout = client.obtainer.layers()[-1].layout
+        uploads = Uploads(layout) if layout is not None else None
+        return InRegistry(source, transports.registry(source), mount_from=mount_from, retry=retry, uploads=uploads)
     if source.scheme in BUCKETS:
         return InBucket(source, transports.buckets().bucket(source))
     raise InvalidInput(f"{source}: a mirror is a directory, a web server, a bucket or a registry")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from weightstore.cluster.index import ModelIndex, index_of, merged
 from weightstore.cluster.mirror.directory import Directory
@@ -14,16 +14,14 @@ from weightstore.store.gc import refs_by_digest
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from weightstore.client import Client
     from weightstore.cluster.mirror.place import Place
     from weightstore.cluster.mirror.plan import PushPlan
     from weightstore.digest import Digest
     from weightstore.records import Ref, Wanted
-
-# So often another push may write the index between our reading and our writing it.
-_RACES = 5
+    from weightstore.transfer.progress import Meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,18 @@ class Pushed:
     blob: Outgoing
     status: Literal["pushed", "present", "failed", "cancelled"]
     error: WeightStoreError | None = None
+
+
+class PushProgress(Protocol):
+    """Watches a push. Called from several threads."""
+
+    def meter(self, blob: Outgoing) -> Meter:
+        """Return what watches one blob on its way."""
+        ...
+
+    def done(self, done: Pushed) -> None:
+        """Something became of a blob."""
+        ...
 
 
 def recorded(client: Client) -> dict[Digest, tuple[Ref, ...]]:
@@ -81,8 +91,7 @@ def push(
     *,
     client: Client,
     jobs: int,
-    on_bytes: Callable[[int], None],
-    on_done: Callable[[Pushed], None],
+    progress: PushProgress,
     stop: threading.Event,
 ) -> list[Pushed]:
     """Bring the missing blobs to a mirror, and record them in its index; one that fails does not keep the others.
@@ -93,14 +102,9 @@ def push(
         InvalidRecord, TransferError, StoreError: the index cannot be read or written.
     """
 
-    def advance(size: int) -> None:
-        if stop.is_set():
-            raise Cancelled
-        on_bytes(size)
-
     def one(blob: Outgoing) -> Pushed:
-        done = _attempt(blob, place, client, advance, stop)
-        on_done(done)
+        done = _attempt(blob, place, client, progress.meter(blob), stop)
+        progress.done(done)
         return done
 
     with concurrent.futures.ThreadPoolExecutor(jobs, thread_name_prefix="weightstore-push") as pool:
@@ -114,9 +118,15 @@ def push(
     return [*(Pushed(blob, "present") for blob in plan.present), *results]
 
 
-def _attempt(
-    blob: Outgoing, place: Place, client: Client, advance: Callable[[int], None], stop: threading.Event
-) -> Pushed:
+def _attempt(blob: Outgoing, place: Place, client: Client, meter: Meter, stop: threading.Event) -> Pushed:
+    def advance(size: int) -> None:
+        if stop.is_set():
+            raise Cancelled
+        meter.advance(size)
+
+    def start(offset: int) -> None:
+        meter.start(place.display, offset=offset, total=blob.size)
+
     if stop.is_set():
         return Pushed(blob, "cancelled", Cancelled())
     try:
@@ -124,7 +134,7 @@ def _attempt(
         if hit is None:
             raise StoreError(place=blob.name, reason="was removed from the store meanwhile")
         with hit.blob as opened:
-            place.write(blob, Chunks(opened, on_bytes=advance))
+            place.write(blob, Chunks(opened, on_bytes=advance, on_start=start))
     except Cancelled as error:
         return Pushed(blob, "cancelled", error)
     except WeightStoreError as error:
@@ -135,22 +145,13 @@ def _attempt(
 
 
 def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) -> None:
-    """Have a mirror's index tell of some blobs, beside what it tells already.
-
-    Two pushes at once may each replace the index that the other wrote: whoever finds itself missing writes again.
-    """
+    """Have a mirror's index tell of some blobs, beside what it tells already."""
     mine = index_of(
         {blob.digest: blob.size for blob in blobs},
         {blob.digest: blob.refs for blob in blobs},
         client.catalogs.all(),
     )
-    for _ in range(_RACES):
-        old = place.read_index() or ModelIndex()
-        new = merged(old, mine)
-        if new.encode() == old.encode() and not old.documents:  # with documents it is only built, and not yet there
-            return
-        place.replace_index(new)
-    raise StoreError(place=place.display, reason="others keep replacing the index. Run it again when they are done")
+    place.change_index(lambda old: merged(old, mine))
 
 
 def index_after(blobs: Sequence[Outgoing], old: ModelIndex | None, *, client: Client) -> ModelIndex:

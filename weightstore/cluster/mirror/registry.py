@@ -4,48 +4,80 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack
+from urllib.parse import urljoin
 
-from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, ModelIndex
-from weightstore.cluster.mirror.place import parse_told
+from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, TAG, ModelIndex, merged, tags_of
+from weightstore.cluster.manifest import parse_manifest
+from weightstore.cluster.mirror.place import RACES, Chunks, give_way, parse_told, too_many_races
+from weightstore.cluster.mirror.uploader import PIECE, Uploader, compare
 from weightstore.digest import Digest
-from weightstore.errors import DigestMismatch, RefusedResponse, SourceUnavailable, TransferError
+from weightstore.errors import (
+    InvalidRecord,
+    RefusedResponse,
+    SourceUnavailable,
+)
+from weightstore.records import Fields
 from weightstore.store.image import DOCUMENT_LIMIT
 from weightstore.transfer.attached import ATTACHED_TAG, make_attached
-from weightstore.transfer.registry import expect
+from weightstore.transfer.registry import Repository, expect, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from weightstore.cluster.mirror.place import Chunks, Outgoing
+    from weightstore.cluster.index import IndexEntry
+    from weightstore.cluster.mirror.place import Change, Outgoing
+    from weightstore.cluster.mirror.uploads import KeptUpload, Uploads
     from weightstore.source import Source
     from weightstore.transfer.http import Reply
     from weightstore.transfer.registry import Registry
     from weightstore.transfer.retry import RetryPolicy
 
 INDEX_TAG = "weightstore-index"
-# So much is held in memory for each upload, and sent again where a connection breaks.
-PIECE = 16 << 20
+_OWN_TAGS = "weightstore-"
+_NEXT = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
+# Of tags that the index does not name so many are looked at: a repository may hold other things.
+_MOST_LOST = 200
+_MOST_PAGES = 200
+_TRIES = 5
+
+
+class _Request(TypedDict, total=False):
+    method: str
+    headers: dict[str, str]
+    body: bytes
+    writes: bool
+    limit: int
 
 
 class InRegistry:
     """A repository of a registry."""
 
-    def __init__(self, source: Source, registry: Registry, *, mount_from: str = "", retry: RetryPolicy) -> None:
+    def __init__(
+        self,
+        source: Source,
+        registry: Registry,
+        *,
+        mount_from: str = "",
+        retry: RetryPolicy,
+        uploads: Uploads | None = None,
+    ) -> None:
         self.source = source
+        self._repository, _ = Repository.of(source)
+        self._uploads = uploads
+        self._artifacts: dict[str, IndexEntry | None] = {}
         self._registry = registry
-        self._mount_from = mount_from
         self._retry = retry
+        self._uploader = Uploader(source, registry, mount_from=mount_from, retry=retry, has=self._has)
 
     @property
     def display(self) -> str:
         return self.source.display
 
     def read_index(self) -> ModelIndex | None:
-        reply = self._registry.ask(
-            self.source, f"manifests/{INDEX_TAG}", headers={"Accept": INDEX_TYPE}, limit=DOCUMENT_LIMIT
-        )
+        reply = self._ask(f"manifests/{INDEX_TAG}", headers={"Accept": INDEX_TYPE}, limit=DOCUMENT_LIMIT)
         if reply.status == 404:
             return None
         expect(reply, self.source, 200)
@@ -62,25 +94,134 @@ class InRegistry:
         return there | {digest for digest, size in wanted.items() if digest not in there and self._has(digest, size)}
 
     def _has(self, digest: Digest, size: int | None = None) -> bool:
-        reply = self._registry.ask(self.source, f"blobs/{digest}", method="HEAD")
+        reply = self._ask(f"blobs/{digest}", method="HEAD")
         if reply.status == 404:
             return False
         expect(reply, self.source, 200)
         return size is None or reply.field("Content-Length") in {"", str(size)}
 
     def write(self, blob: Outgoing, chunks: Chunks) -> None:
-        self._upload(blob.digest, chunks)
+        if self._uploads is None or blob.size <= PIECE:
+            self._upload(blob.digest, chunks)
+            return
+        kept = self._uploads.take(self._repository, blob.digest, blob.size)
+        try:
+            self._upload(blob.digest, chunks, kept)
+        finally:
+            kept.leave()
 
-    def replace_index(self, index: ModelIndex) -> None:
-        documents = index.documents
+    def change_index(self, change: Change) -> None:
+        """Change the index, of which registries replace whatever version there is.
+
+        Artifacts get their tags before the index names them. So whoever writes the index looks at the tags afterwards,
+        and finds what another push, which had finished meanwhile, had put there and this index does not name.
+        """
+        ours: set[str] = set()
+        for attempt in range(RACES):
+            if attempt > 1:
+                give_way()
+            seen = self.read_index() or ModelIndex()
+            new = change(self._with_lost(seen, ours))
+            if new.encode() == seen.encode():
+                return
+            namesakes = self._replace_index(new, seen, ours)
+            if namesakes:  # they take part in the names, so nothing was written yet
+                self._replace_index(merged(new, ModelIndex(tuple(namesakes))), seen, ours)
+        raise too_many_races(self.display)
+
+    def _with_lost(self, index: ModelIndex, ours: set[str]) -> ModelIndex:
+        """Return an index with the artifacts of pushes that a later index lost.
+
+        They are under tags that it does not name; or under one that we put, and somebody else at the same moment.
+        """
+        known, digests = {entry.ref_name for entry in index.entries}, index.by_digest
+        unknown = [tag for tag in self._tags() if tag not in known and not tag.startswith(_OWN_TAGS)]
+        self._artifacts = {tag: entry for tag, entry in self._artifacts.items() if tag not in ours}
+        found = (self._artifact(tag) for tag in (*unknown[:_MOST_LOST], *sorted(ours)))
+        lost = tuple(entry for entry in found if entry is not None and entry.digest not in digests)
+        return merged(index, ModelIndex(lost)) if lost else index
+
+    def _tags(self) -> list[str]:
+        found: list[str] = []
+        page = "tags/list"
+        for _ in range(_MOST_PAGES):
+            reply = self._ask(page, limit=DOCUMENT_LIMIT)
+            if reply.status != 200:
+                return found  # a new repository, or a registry that tells no tags
+            fields = Fields(reply.body, what="list of tags", place=self.display, limit=DOCUMENT_LIMIT)
+            if fields.values.get("tags") is None:
+                return found
+            found += [tag for tag in fields.take("tags", list) if isinstance(tag, str) and TAG.fullmatch(tag)]
+            following = _NEXT.search(reply.field("Link"))
+            if following is None:
+                return found
+            page = urljoin(reply.url, following[1])
+        return found
+
+    def _artifact(self, tag: str) -> IndexEntry | None:
+        """Return the checkpoint under a tag that a push gave it; None for whatever else there is."""
+        if tag not in self._artifacts:
+            reply = self._ask(f"manifests/{tag}", headers={"Accept": MANIFEST_TYPE}, limit=DOCUMENT_LIMIT)
+            entries: tuple[IndexEntry, ...] = ()
+            if reply.status == 200:
+                with contextlib.suppress(InvalidRecord):
+                    entries = parse_manifest(reply.body, place=f"{self.display}:{tag}")
+            self._artifacts[tag] = entries[0] if len(entries) == 1 and tag in tags_of(entries[0]) else None
+        return self._artifacts[tag]
+
+    def _replace_index(self, index: ModelIndex, seen: ModelIndex, ours: set[str]) -> list[IndexEntry]:
+        """Have the artifacts that are new, and then the index; return those of others that are in the way.
+
+        A tag is looked at just before it is written: where another push has put a file of the same name there, that is
+        to be in the index as well.
+        """
+        documents, before, now = index.documents, seen.by_digest, index.by_digest
+        namesakes = []
         for entry in index.entries:
             if entry.manifest not in documents:
+                if entry.digest not in before or before[entry.digest].ref_name != entry.ref_name:
+                    self._tag_again(entry)
                 continue
             config = Digest.parse(json.loads(documents[entry.manifest])["config"]["digest"])
             if not self._has(config):
                 self._upload(config, [documents[config]])
+            if entry.digest not in before:
+                self._artifacts.pop(entry.ref_name, None)
+                other = self._artifact(entry.ref_name)
+                if other is not None and other.digest not in now:
+                    namesakes.append(other)
+                    continue
             self._tag(entry.ref_name, MANIFEST_TYPE, documents[entry.manifest], entry.manifest)
-        self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)
+            ours.add(entry.ref_name)
+        if not namesakes:
+            self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)
+        return namesakes
+
+    def _ask(self, path: str, **request: Unpack[_Request]) -> Reply:
+        """Return the answer to a small request, which may be sent several times.
+
+        The plain registry writes its files in place: who reads what another process writes at that moment is told that
+        the registry has failed, or that some digest which it read there is none.
+        """
+        for attempt in range(1, _TRIES):
+            try:
+                reply = self._registry.ask(self.source, path, **request)
+            except SourceUnavailable as error:
+                if not error.reason.startswith("HTTP "):
+                    raise
+                passing = error
+            else:
+                if reply.status != 400 or "DIGEST_INVALID" not in said(reply):
+                    return reply
+                passing = SourceUnavailable(source=self.display, reason=said(reply))
+            time.sleep(self._retry.delay_s(attempt, passing))
+        return self._registry.ask(self.source, path, **request)
+
+    def _tag_again(self, entry: IndexEntry) -> None:
+        """Give an artifact that is there another tag: its own is not its alone any more."""
+        reply = self._ask(f"manifests/{entry.manifest}", headers={"Accept": MANIFEST_TYPE}, limit=DOCUMENT_LIMIT)
+        expect(reply, self.source, 200)
+        self._tag(entry.ref_name, MANIFEST_TYPE, reply.body, entry.manifest)
 
     def write_beside(self, files: Mapping[str, bytes]) -> None:
         manifest, blobs = make_attached(files)
@@ -95,8 +236,7 @@ class InRegistry:
                 source=self.display,
                 reason="an index of so many weights is more than registries take. Use two repositories",
             )
-        reply = self._registry.ask(
-            self.source,
+        reply = self._ask(
             f"manifests/{tag}",
             method="PUT",
             headers={"Content-Type": media_type},
@@ -104,102 +244,8 @@ class InRegistry:
             writes=True,
         )
         expect(reply, self.source, 201)
-        self._compare(reply, digest)
+        if digest is not None:
+            compare(reply, digest, self.source)
 
-    def _upload(self, digest: Digest, chunks: Iterable[bytes]) -> None:
-        """Bring a blob there, in pieces. The registry itself compares the digest before it takes the whole."""
-        mount = f"?mount={digest}&from={self._mount_from}" if self._mount_from else ""
-        started = self._registry.ask(
-            self.source, f"blobs/uploads/{mount}", method="POST", body=b"", writes=True, mounts=self._mount_from
-        )
-        expect(started, self.source, 202, 201)
-        if started.status == 201:  # mounted: it was in the other repository
-            self._compare(started, digest)
-            return
-        place, offset = _location(started, self.source), 0
-        try:
-            for piece, is_last in _pieces(chunks):
-                if is_last:
-                    self._finish(place, digest, piece, offset)
-                    return
-                place = self._patch(place, piece, offset)
-                offset += len(piece)
-        except BaseException:
-            with contextlib.suppress(TransferError):  # else the registry forgets it by itself, later
-                self._registry.ask(self.source, place, method="DELETE", writes=True)
-            raise
-
-    def _patch(self, place: str, piece: bytes, offset: int) -> str:
-        """Send a piece, and again what did not arrive; return where the next one goes."""
-        sent, attempt = 0, 0
-        while True:
-            rest = piece[sent:]
-            begin = offset + sent
-            headers = {
-                "Content-Type": "application/octet-stream",
-                "Content-Range": f"{begin}-{begin + len(rest) - 1}",
-            }
-            try:
-                reply = self._registry.ask(self.source, place, method="PATCH", headers=headers, body=rest, writes=True)
-            except SourceUnavailable as error:
-                attempt += 1
-                if attempt > self._retry.attempts:
-                    raise
-                time.sleep(self._retry.delay_s(attempt, error))
-                place, arrived = self._arrived(place)
-                if not offset <= arrived <= offset + len(piece):
-                    raise
-                sent = arrived - offset
-                if sent == len(piece):
-                    return place
-                continue
-            expect(reply, self.source, 202)
-            return _location(reply, self.source)
-
-    def _arrived(self, place: str) -> tuple[str, int]:
-        """Return where an upload goes on, and how many bytes of it the registry has."""
-        reply = self._registry.ask(self.source, place, writes=True)
-        expect(reply, self.source, 204)
-        first, dash, last = reply.field("Range").removeprefix("bytes=").partition("-")
-        if first != "0" or not dash or not last.isascii() or not last.isdigit():
-            raise RefusedResponse(source=self.display, reason="does not say how much of an upload it has")
-        # Of one byte and of none registries say the same.
-        return _location(reply, self.source) if reply.field("Location") else place, int(last) + 1 if int(last) else 0
-
-    def _finish(self, place: str, digest: Digest, last: bytes, offset: int) -> None:
-        headers = {"Content-Type": "application/octet-stream"}
-        if offset and last:
-            place, last = self._patch(place, last, offset), b""
-        reply = self._registry.ask(
-            self.source,
-            f"{place}{'&' if '?' in place else '?'}digest={digest}",
-            method="PUT",
-            headers=headers,
-            body=last,
-            writes=True,
-        )
-        expect(reply, self.source, 201)
-        self._compare(reply, digest)
-
-    def _compare(self, reply: Reply, digest: Digest | None) -> None:
-        told = reply.field("Docker-Content-Digest")
-        if digest is not None and told and told != str(digest):
-            raise DigestMismatch(source=self.display, expected=str(digest), actual=told[:100])
-
-
-def _pieces(chunks: Iterable[bytes]) -> Iterable[tuple[bytes, bool]]:
-    """Yield chunks joined to pieces, each with whether it is the last."""
-    held = bytearray()
-    for chunk in chunks:
-        if len(held) >= PIECE:
-            yield bytes(held), False
-            held.clear()
-        held += chunk
-    yield bytes(held), True
-
-
-def _location(reply: Reply, source: Source) -> str:
-    place = reply.field("Location")
-    if not place:
-        raise RefusedResponse(source=source.display, reason="does not say where an upload goes")
-    return place
+    def _upload(self, digest: Digest, chunks: Iterable[bytes], kept: KeptUpload | None = None) -> None:
+        self._uploader.upload(digest, chunks, kept)

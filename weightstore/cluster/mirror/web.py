@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from weightstore.cluster.index import ModelIndex
-    from weightstore.cluster.mirror.place import Chunks, Outgoing
+    from weightstore.cluster.mirror.place import Change, Chunks, Outgoing
     from weightstore.digest import Digest
     from weightstore.source import Source
     from weightstore.transfer.transport import Transport
@@ -52,7 +52,7 @@ class Web:
     def write(self, blob: Outgoing, chunks: Chunks) -> None:  # noqa: ARG002 - the protocol's signature
         raise self.read_only()
 
-    def replace_index(self, index: ModelIndex) -> None:  # noqa: ARG002 - the protocol's signature
+    def change_index(self, change: Change) -> None:  # noqa: ARG002 - the protocol's signature
         raise self.read_only()
 
     def write_beside(self, files: Mapping[str, bytes]) -> None:  # noqa: ARG002 - the protocol's signature

@@ -1,0 +1,306 @@
+"""Two pushes at one moment: both end well, and nothing is lost from the index."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.servers.hostile import HostileServer
+from tests.servers.registry import DockerRegistry
+from tests.servers.s3 import S3Server
+from weightstore.client import Client
+from weightstore.cluster.index import ModelIndex, index_of, make_entry, merged
+from weightstore.cluster.mirror.directory import Directory
+from weightstore.cluster.mirror.place import Chunks, Outgoing, Place
+from weightstore.cluster.mirror.places import open_place
+from weightstore.cluster.mirror.plan import PushPlan
+from weightstore.cluster.mirror.push import Pushed, chosen, push
+from weightstore.config import Config
+from weightstore.digest import Digest
+from weightstore.errors import StoreError
+from weightstore.source import Source
+from weightstore.transfer.progress import Silent
+
+ROUNDS = 12
+_OCI = "application/vnd.oci.image."
+needs_s3 = pytest.mark.skipif(
+    any(find_spec(package) is None for package in ("obstore", "moto", "flask_cors")),
+    reason="obstore and moto are not installed",
+)
+
+
+@pytest.fixture
+def origin() -> Iterator[HostileServer]:
+    with HostileServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[DockerRegistry]:
+    with DockerRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with S3Server() as s3:
+        yield s3
+
+
+class Unwatched:
+    """Progress that nobody looks at."""
+
+    def meter(self, blob: Outgoing) -> Silent:
+        return Silent()
+
+    def done(self, done: Pushed) -> None:
+        assert done.error is None
+
+
+class Pusher:
+    """Somebody with a store of their own."""
+
+    def __init__(self, root: Path, origin: HostileServer) -> None:
+        self._origin = origin
+        self._root = root
+        config = Config(home=root / "store", state=root / "state")
+        self.client = Client(config)
+
+    def get(self, *paths: str) -> list[Outgoing]:
+        """Have some files in the store, and return what a push would bring of them."""
+        urls = [self._origin.serve(path, random.Random(path).randbytes(3000)) for path in paths]
+        self.client.prefetch(urls)
+        return chosen(self.client, self.client.gather(urls, lockfile=None))
+
+    def start(self, destination: str) -> subprocess.Popen[str]:
+        environ = {
+            **os.environ,
+            "WEIGHTSTORE_HOME": str(self._root / "store"),
+            "WEIGHTSTORE_STATE": str(self._root / "state"),
+            "WEIGHTSTORE_CONFIG": "/nonexistent",
+        }
+        command = [sys.executable, "-m", "weightstore", "mirror", "push", destination, "--all", "--json"]
+        return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def bring(self, blobs: list[Outgoing], place: Place) -> None:
+        """Push, in this process."""
+        push(
+            PushPlan(tuple(blobs), ()),
+            place,
+            client=self.client,
+            jobs=1,
+            progress=Unwatched(),
+            stop=threading.Event(),
+        )
+
+
+@pytest.fixture
+def ada(tmp_path: Path, origin: HostileServer) -> Pusher:
+    return Pusher(tmp_path / "ada", origin)
+
+
+@pytest.fixture
+def bob(tmp_path: Path, origin: HostileServer) -> Pusher:
+    return Pusher(tmp_path / "bob", origin)
+
+
+def index_at(place: Place) -> ModelIndex:
+    index = place.read_index()
+    assert index is not None
+    return index
+
+
+def _at_once(ada: Pusher, bob: Pusher, destination: str) -> None:
+    """Have two processes push at the same moment, in many rounds, each to a new place, and look at what is there."""
+    for number in range(ROUNDS):
+        blobs = [*ada.get(f"/a-{number}.pth", "/shared.pth"), *bob.get(f"/b-{number}.pth", "/shared.pth")]
+        place = f"{destination}-{number % 4}"  # some are new, and some are not
+        for process in [ada.start(place), bob.start(place)]:
+            out, told = process.communicate(timeout=120)
+            assert process.returncode == 0, told
+            assert json.loads(out)["exit_code"] == 0
+        found = index_at(open_place(place, client=ada.client))
+        expected = {str(blob.digest) for blob in blobs}
+        assert expected <= {str(entry.digest) for entry in found.entries}, f"round {number}"
+        assert len(found.entries) == 2 * number + 3, f"round {number}"  # each pushes all that it has
+
+
+def test_two_processes_push_to_one_directory(ada: Pusher, bob: Pusher, tmp_path: Path) -> None:
+    _at_once(ada, bob, str(tmp_path / "mirror"))
+
+
+@pytest.mark.needs("docker-registry")
+def test_two_processes_push_to_one_repository(ada: Pusher, bob: Pusher, registry: DockerRegistry) -> None:
+    _at_once(ada, bob, f"oci://{registry.address}/processes")
+
+
+@needs_s3
+def test_two_processes_push_to_one_bucket(
+    ada: Pusher, bob: Pusher, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    _at_once(ada, bob, "s3://weights/processes")
+
+
+# -- the worst interleaving: one writes what it made of an index that another has replaced meanwhile ---------------
+
+
+def _stale(mine: Pusher, blobs: list[Outgoing], place: Place, meanwhile: Callable[[], None]) -> None:
+    """Publish blobs, and let something happen between reading the index and writing it, once."""
+    index = index_of(
+        {blob.digest: blob.size for blob in blobs},
+        {blob.digest: blob.refs for blob in blobs},
+        mine.client.catalogs.all(),
+    )
+    happened = False
+
+    def change(old: ModelIndex) -> ModelIndex:
+        nonlocal happened
+        made = merged(old, index)
+        if not happened:
+            happened = True
+            meanwhile()
+        return made
+
+    place.change_index(change)
+
+
+def _places(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Pusher], Place]:
+    if kind == "directory":
+        # With locks the other would wait: this is a file system whose locks do nothing.
+        return lambda pusher: Directory(tmp_path / "mirror", pusher.client.receipts, locks=False)
+    name = f"n{abs(hash(request.node.name)) % 10**9}"
+    if kind == "registry":
+        address = f"oci://{request.getfixturevalue('registry').address}/{name}"
+    else:
+        for variable, value in request.getfixturevalue("s3").environment.items():
+            request.getfixturevalue("monkeypatch").setenv(variable, value)
+        address = f"s3://weights/{name}"
+    return lambda pusher: open_place(address, client=pusher.client)
+
+
+KINDS = pytest.mark.parametrize(
+    "kind",
+    [
+        "directory",
+        pytest.param("registry", marks=pytest.mark.needs("docker-registry")),
+        pytest.param("bucket", marks=needs_s3),
+    ],
+)
+
+
+@KINDS
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_another_pushed_between_our_reading_and_writing_is_kept(
+    ada: Pusher, bob: Pusher, request: pytest.FixtureRequest, tmp_path: Path, kind: str, is_first: bool
+) -> None:
+    place = _places(kind, request, tmp_path)
+    expected = set()
+    if not is_first:
+        earlier = ada.get("/earlier.pth")
+        ada.bring(earlier, place(ada))
+        expected |= {blob.digest for blob in earlier}
+    mine, theirs = ada.get("/mine.pth"), bob.get("/theirs.pth")
+    _write(ada, mine, place(ada))  # before the index is read
+    _stale(ada, mine, place(ada), lambda: bob.bring(theirs, place(bob)))
+    expected |= {blob.digest for blob in [*mine, *theirs]}
+    assert {entry.digest for entry in index_at(place(ada)).entries} == expected
+
+
+@KINDS
+def test_two_files_of_one_name_pushed_at_once_are_both_there_under_names_of_their_own(
+    ada: Pusher, bob: Pusher, request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    place = _places(kind, request, tmp_path)
+    mine, theirs = ada.get("/ada/model.pth"), bob.get("/bob/model.pth")
+    _write(ada, mine, place(ada))  # before the index is read
+    _stale(ada, mine, place(ada), lambda: bob.bring(theirs, place(bob)))
+    entries = index_at(place(ada)).entries
+    assert {entry.digest for entry in entries} == {mine[0].digest, theirs[0].digest}
+    assert sorted(entry.ref_name for entry in entries) == sorted(
+        f"model.pth-{blob.digest.hex[:12]}" for blob in [*mine, *theirs]
+    )
+
+
+def _write(pusher: Pusher, blobs: list[Outgoing], place: Place) -> None:
+    for blob in blobs:
+        hit = pusher.client.obtainer.find(blob.digest)
+        assert hit is not None
+        with hit.blob as opened:
+            place.write(blob, Chunks(opened))
+        if isinstance(place, Directory):
+            place.record(blob)
+
+
+@pytest.mark.needs("docker-registry", "skopeo")
+def test_the_tag_that_an_index_gives_a_checkpoint_is_there(
+    ada: Pusher, bob: Pusher, registry: DockerRegistry, tmp_path: Path
+) -> None:
+    # The first has the plain name until there is another of that name.
+    address = f"{registry.address}/namesakes"
+    for pusher, path in ((ada, "/ada/model.pth"), (bob, "/bob/model.pth")):
+        blobs = pusher.get(path)
+        pusher.bring(blobs, open_place(f"oci://{address}", client=pusher.client))
+    for entry in index_at(open_place(f"oci://{address}", client=ada.client)).entries:
+        command = ["skopeo", "inspect", "--tls-verify=false", "--raw", f"docker://{address}:{entry.ref_name}"]
+        told = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+        assert told["layers"][0]["digest"] == str(entry.digest)
+
+
+@pytest.mark.needs("docker-registry", "skopeo")
+def test_other_things_in_a_repository_are_not_taken_for_checkpoints(
+    ada: Pusher, registry: DockerRegistry, tmp_path: Path
+) -> None:
+    address = f"{registry.address}/mixed"
+    layout = tmp_path / "image"
+    _image(layout)
+    command = ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false"]
+    subprocess.run([*command, f"oci:{layout}:x", f"docker://{address}:latest"], check=True, timeout=60)
+    mine = ada.get("/mine.pth")
+    ada.bring(mine, open_place(f"oci://{address}", client=ada.client))
+    index = index_at(open_place(f"oci://{address}", client=ada.client))
+    assert [entry.digest for entry in index.entries] == [blob.digest for blob in mine]
+    assert index.foreign == ()
+
+
+def _image(layout: Path) -> None:
+    """Write an image of nothing."""
+    (layout / "blobs/sha256").mkdir(parents=True)
+
+    def put(data: bytes, media_type: str) -> dict[str, object]:
+        digest = hashlib.sha256(data).hexdigest()
+        (layout / "blobs/sha256" / digest).write_bytes(data)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+
+    nothing = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
+    config = put(json.dumps(nothing).encode(), _OCI + "config.v1+json")
+    manifest = {"schemaVersion": 2, "mediaType": _OCI + "manifest.v1+json", "config": config, "layers": []}
+    made = put(json.dumps(manifest).encode(), _OCI + "manifest.v1+json")
+    made["annotations"] = {"org.opencontainers.image.ref.name": "x"}
+    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [made]}))
+
+
+def test_an_index_that_others_keep_replacing_is_an_error_that_says_so(ada: Pusher, tmp_path: Path) -> None:
+    place = Directory(tmp_path / "mirror", ada.client.receipts)
+    numbers = itertools.count()
+
+    def change(old: ModelIndex) -> ModelIndex:
+        number = next(numbers)
+        entry, documents = make_entry(Digest(f"{number:064x}"), 7, sources=[Source(f"https://x.example/{number}.pth")])
+        return merged(old, ModelIndex((entry,), documents=documents))
+
+    with pytest.raises(StoreError, match="keep replacing the index"):
+        place.change_index(change)
