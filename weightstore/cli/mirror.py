@@ -77,15 +77,19 @@ def index(settings: Settings) -> None:
     """Write index.json, so that the store is an OCI image layout and tells what it has, and index.html, to look at.
 
     Each checkpoint that a source is recorded of becomes an artifact with its name, licence and sources. skopeo and oras
-    copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes.
+    copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes. What others
+    pushed stays as long as the store has it, also under names that no catalog here knows.
     """
-    from weightstore.cluster.index import build_index, write_index
+    from weightstore.cluster.index import write_index
     from weightstore.cluster.page import page_of, write_page
+    from weightstore.cluster.renewal import renewed_index
     from weightstore.store.image import INDEX_NAME
+    from weightstore.store.layout import require_layout
 
     client = settings.client()
+    require_layout(client.config.home)  # a typo is not to become an empty mirror
     layout = client.obtainer.writable()
-    made = build_index(layout, client.catalogs.all())
+    made = renewed_index(layout, client.catalogs.all(), note=settings.note)
     write_index(layout, made, receipts=client.receipts)
     write_page(layout, page_of(client, only_here=True))
     path = layout.root / INDEX_NAME

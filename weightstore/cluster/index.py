@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from weightstore.digest import Digest
-from weightstore.errors import BlobDamaged, InvalidSource
+from weightstore.errors import BlobDamaged, InvalidDigest, InvalidSource
 from weightstore.records import MAX_SIZE, Fields
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs, open_verified
@@ -53,10 +53,15 @@ SOURCES = "dev.weightstore.sources"
 DIGEST = "dev.weightstore.digest"
 SIZE = "dev.weightstore.size"
 
+# The tags of the index itself, and of what signs it, where the mirror is in a registry.
+INDEX_TAG = "weightstore-index"
+_RESERVED = frozenset({INDEX_TAG, "weightstore-signed"})
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _NOT_IN_TITLES = re.compile(r"[^A-Za-z0-9._+@-]+")
 _TAG_LENGTH = 100  # with a digest's beginning behind it, no more than the 128 that registries take
 _SUFFIX = 12
+_LONGEST_TASK = 200
+_MILLIONS = re.compile(r"([0-9]{1,9}\.[0-9])M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,52 +125,96 @@ class ModelIndex:
         )
 
 
-def model_index(entries: Iterable[IndexEntry], **parts: Any) -> ModelIndex:
+def model_index(entries: Iterable[IndexEntry], *, kept: Mapping[Digest, str] | None = None, **parts: Any) -> ModelIndex:
     """Return an index of entries, in order, each under a tag that no other has.
 
-    Where several would have one tag, as two files of one name, all of them get the beginning of their digest behind
-    it: which of them is meant is not guessed.
+    Tags that were given before, ``kept``, stay what they are: people have written them down. Where several others would
+    have one tag, as two files of one name, all of them get the beginning of their digest behind it: which of them is
+    meant is not guessed. So does one that comes later than the one that has its tag.
     """
     by_digest = {entry.digest: entry for entry in entries}
     ordered = [by_digest[digest] for digest in sorted(by_digest)]
-    plain = {entry.digest: _plain_tag(entry) for entry in ordered}
-    taken = Counter(plain.values())
-    tagged = [
-        replace(
-            entry,
-            ref_name=tag if taken[tag := plain[entry.digest]] == 1 else f"{tag}-{entry.digest.hex[:_SUFFIX]}",
-        )
-        for entry in ordered
-    ]
-    return ModelIndex(tuple(tagged), **parts)
+    tags = {digest: tag for digest, tag in (kept or {}).items() if digest in by_digest and tag not in _RESERVED}
+    plain = {entry.digest: _plain_tag(entry) for entry in ordered if entry.digest not in tags}
+    asked = Counter([*tags.values(), *plain.values(), *_RESERVED])
+    tags |= {digest: tag for digest, tag in plain.items() if asked[tag] == 1}
+    taken = set(tags.values())
+    for digest, tag in plain.items():
+        if digest not in tags:
+            longer = f"{tag}-{digest.hex[:_SUFFIX]}"
+            tags[digest] = longer if longer not in taken else digest.hex
+            taken.add(tags[digest])
+    return ModelIndex(tuple(replace(entry, ref_name=tags[entry.digest]) for entry in ordered), **parts)
 
 
 def merged(old: ModelIndex, new: ModelIndex) -> ModelIndex:
     """Return an index that has what either has; of a checkpoint in both, what the new one says, and all sources.
 
-    Its documents are those that are new to whoever has the old one.
+    What the new one does not know, as of a catalog that is not there, stays as it was. The documents are those that
+    are new to whoever has the old one.
     """
     before = old.by_digest
     documents = {**old.documents, **new.documents}
     entries = dict(before)
     for entry in new.entries:
         known = before.get(entry.digest)
-        if known is not None and _says_no_more(entry, known):
-            continue
-        if known is not None and not set(known.sources) <= set(entry.sources):
-            sources = sorted({*known.sources, *entry.sources}, key=str)
-            entry, made = make_entry(
-                entry.digest,
-                entry.size,
-                sources=sources,
-                name=entry.name or known.name,
-                licence=entry.licence or known.licence,
-            )
+        if known is None:
+            entries[entry.digest] = entry
+        elif not _says_no_more(entry, known):
+            entries[entry.digest], made = _joined(known, entry, documents)
             documents |= made
-        entries[entry.digest] = entry
-    whole = model_index(entries.values(), foreign=old.foreign)
+    tags = {one.digest: one.ref_name for one in old.entries if entries[one.digest].name == one.name}
+    whole = model_index(entries.values(), kept=tags, foreign=old.foreign)
     changed = [entry for entry in whole.entries if entry != before.get(entry.digest) or entry.manifest in old.documents]
     return replace(whole, documents=dict(_named(changed, documents)))
+
+
+def _says_no_more(entry: IndexEntry, known: IndexEntry) -> bool:
+    told = set(entry.sources) <= set(known.sources)
+    is_same = entry.name == known.name and entry.licence == known.licence and entry.sources == known.sources
+    return told and not is_same and entry.name in {"", known.name} and entry.licence in {"", known.licence}
+
+
+def _joined(
+    known: IndexEntry, entry: IndexEntry, documents: Mapping[Digest, bytes]
+) -> tuple[IndexEntry, Mapping[Digest, bytes]]:
+    """Return what is said of a checkpoint now, with all that was said before and is not now."""
+    name, licence = entry.name or known.name, entry.licence or known.licence
+    sources = {*known.sources, *entry.sources}
+    if sources == set(entry.sources) and (name, licence) == (entry.name, entry.licence):
+        return entry, {}
+    before, now = details_of(known, documents), details_of(entry, documents)
+    return make_entry(
+        entry.digest,
+        entry.size,
+        sources=sources,
+        title="" if sources else entry.title,
+        name=name,
+        licence=licence,
+        task=now.task or before.task,
+        num_params=now.num_params or before.num_params,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What a config tells beyond the index: the task, and the number of parameters, rounded."""
+
+    task: str = ""
+    num_params: int | None = None
+
+
+def details_of(entry: IndexEntry, documents: Mapping[Digest, bytes]) -> Details:
+    """Return what an entry's config tells, if it is among some documents. Whoever wrote it is not believed to parse."""
+    try:
+        manifest = json.loads(documents[entry.manifest])
+        config = json.loads(documents[Digest.parse(manifest["config"]["digest"])])
+        task, params = config["descriptor"].get("description", ""), config["config"].get("paramSize", "")
+        is_text = isinstance(task, str) and task.isprintable() and len(task) <= _LONGEST_TASK
+        count = _MILLIONS.fullmatch(params)
+        return Details(task if is_text else "", round(float(count[1]) * 1e6) if count else None)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InvalidDigest):
+        return Details()
 
 
 def _named(entries: Iterable[IndexEntry], documents: Mapping[Digest, bytes]) -> Iterator[tuple[Digest, bytes]]:
@@ -175,11 +224,6 @@ def _named(entries: Iterable[IndexEntry], documents: Mapping[Digest, bytes]) -> 
             yield entry.manifest, documents[entry.manifest]
             config = Digest.parse(json.loads(documents[entry.manifest])["config"]["digest"])
             yield config, documents[config]
-
-
-def _says_no_more(entry: IndexEntry, known: IndexEntry) -> bool:
-    told = set(entry.sources) < set(known.sources)
-    return told and entry.name in {"", known.name} and entry.licence in {"", known.licence}
 
 
 def build_index(layout: Layout, catalogs: Iterable[Catalog], *, only: Iterable[Digest] | None = None) -> ModelIndex:
@@ -234,15 +278,16 @@ def make_entry(
     size: int,
     *,
     sources: Iterable[Source],
+    title: str = "",
     name: str = "",
     licence: str = "",
     task: str = "",
     num_params: int | None = None,
 ) -> tuple[IndexEntry, dict[Digest, bytes]]:
-    """Return an entry, and its manifest and config by their digests."""
+    """Return an entry, and its manifest and config by their digests. Without a ``title`` the sources give one."""
     given = sorted(set(sources), key=str)
     public = tuple(source for source in given if source.scheme != "file")
-    title = _title([*public, *given], digest)
+    title = title or _title([*public, *given], digest)
     config = _encoded(_config(digest, title, public, name=name, licence=licence, task=task, num_params=num_params))
     annotations = {TITLE: title, SOURCES: _sources(public), NAME: name, LICENCES: licence}
     told = {key: value for key, value in annotations.items() if value}

@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, ModelIndex, parse_index
+from weightstore.cluster.index import INDEX_TAG, INDEX_TYPE, MANIFEST_TYPE, ModelIndex, parse_index
 from weightstore.digest import Digest
 from weightstore.errors import DigestMismatch, RefusedResponse, SourceUnavailable, TransferError
 from weightstore.store.image import DOCUMENT_LIMIT
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from weightstore.transfer.registry import Registry
     from weightstore.transfer.retry import RetryPolicy
 
-INDEX_TAG = "weightstore-index"
 # So much is held in memory for each upload, and sent again where a connection breaks.
 PIECE = 16 << 20
 
