@@ -1,4 +1,4 @@
-"""An index written anew, by whom it may be: nothing that others pushed is lost, and what is no weights is not counted."""
+"""An index written anew: nothing that others pushed is lost, and what is no weights is not counted as such."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ def by_name(root: Path) -> dict[str, IndexEntry]:
     return {entry.name or entry.title: entry for entry in index_in(root).entries}
 
 
+def page_in(root: Path) -> str:
+    return (root / "index.html").read_text().replace("<wbr>", "")
+
+
 @pytest.fixture
 def mirror(site: Site, run: Run, tmp_path: Path) -> Path:
     """A mirror of three weights with names, and of a local file, which no source is published of."""
@@ -46,8 +50,8 @@ def test_names_and_files_without_a_source_stay_where_no_catalog_knows_them(
     assert set(by_name(mirror)) == {"toys/Small_Weights.A", "toys/Small_Weights.B", "toys/Other_Weights.C", "local.pth"}
     run("--home", mirror, "mirror", "index")
     assert index_in(mirror).entries == before.entries
-    page = (mirror / "index.html").read_text()
-    assert "Small_Weights.A" in page.replace("<wbr>", "")
+    page = page_in(mirror)
+    assert "Small_Weights.A" in page
     assert "local.pth" in page
     assert "unnamed" not in page
 
@@ -167,11 +171,10 @@ def test_a_push_renews_the_page_of_a_directory_and_only_when_something_changed(
 ) -> None:
     (tmp_path / "later.pth").write_bytes(b"later" * 9000)
     run("prefetch", tmp_path / "later.pth")
-    assert "later.pth" not in (mirror / "index.html").read_text()
+    assert "later.pth" not in page_in(mirror)
     run("mirror", "push", mirror, "--all")
-    page = (mirror / "index.html").read_text()
-    assert "later.pth" in page
-    assert "acc@1" in page
+    assert "later.pth" in page_in(mirror)
+    assert "acc@1" in page_in(mirror)
     before = (mirror / "index.html").stat()
     run("mirror", "push", mirror, "--all")
     assert (mirror / "index.html").stat().st_ino == before.st_ino

@@ -6,7 +6,9 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from weightstore.client import Client
 from weightstore.cluster.index import build_index, parse_index, write_index
+from weightstore.cluster.page import page_of, write_page
 from weightstore.errors import StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs
@@ -81,6 +83,11 @@ class Directory:
 
     def replace_index(self, index: ModelIndex) -> None:
         write_index(self._layout(), index, receipts=self._receipts)
+
+    def show(self, client: Client) -> None:
+        """Write the mirror's front page, by what its index and a client's catalogs say."""
+        config = client.config.but(home=self.root, layers=())
+        write_page(self._layout(), page_of(Client(config, note=client.note), only_here=True))
 
     def _layout(self) -> Layout:
         with self._lock:

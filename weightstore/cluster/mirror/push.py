@@ -111,6 +111,8 @@ def push(
             place.record(blob)
     if there:
         publish_index(there, place, client=client)
+        if isinstance(place, Directory):
+            place.show(client)
     return [*(Pushed(blob, "present") for blob in plan.present), *results]
 
 
