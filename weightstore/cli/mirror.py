@@ -11,18 +11,19 @@ from weightstore.cli import units
 from weightstore.cli.mirror_sign import command as sign
 from weightstore.cli.mirror_verify import command as verify
 from weightstore.cli.options import LocalPath, WeightsName, group_with_example, shared_options
-from weightstore.errors import InvalidInput, NotPresent
+from weightstore.errors import Cancelled, InvalidInput, NotPresent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
     from weightstore.cluster.index import IndexEntry, ModelIndex
-    from weightstore.cluster.mirror.place import Outgoing
+    from weightstore.cluster.mirror.place import Outgoing, Place
     from weightstore.cluster.mirror.plan import Difference, PullPlan, PushPlan
     from weightstore.cluster.mirror.push import Pushed
+    from weightstore.digest import Digest
     from weightstore.records import Wanted
 
 _NAMES = "[NAME|GLOB|URL]..."
@@ -131,6 +132,7 @@ def push(
     DEST is a directory, which is made where there is none, oci://host/repository, or s3://, gs:// or az://bucket/prefix.
     Every file is hashed once more on its way. The index is written last, and keeps what others pushed.
     """
+    from weightstore.cli.fetching import worst
     from weightstore.cli.interrupt import interruptible
     from weightstore.cli.progress import hashing_progress
     from weightstore.cluster.mirror import push as pushing
@@ -141,7 +143,8 @@ def push(
     place = open_place(destination, client=client, writable=True, mount_from=mount_from)
     blobs = pushing.held(client) if everything else pushing.chosen(client, _gather(client, names, locked))
     there = place.present({blob.digest: blob.size for blob in blobs}, place.read_index())
-    plan = plan_push(blobs, there)
+    plan = plan_push(blobs, _good_at(place, there, settings=settings))
+    pushing.check_room(plan, place)
     if dry_run:
         _print_push_plan(settings, place.display, plan)
         return
@@ -158,7 +161,7 @@ def push(
         results = pushing.push(
             plan, place, client=client, jobs=jobs or client.config.jobs, on_bytes=advance, on_done=told, stop=stop
         )
-    code = max((done.error.exit_code for done in results if done.error is not None), default=0)
+    code = worst([done.error for done in results if done.error is not None])
     pushed = [done.blob for done in results if done.status == "pushed"]
     if settings.json:
         settings.print_json(
@@ -280,6 +283,32 @@ def _print_difference(settings: Settings, display: str, found: Difference) -> No
     parts = (("on both sides", found.both), ("here only", found.here), ("only in the mirror", found.there))
     told = ", ".join(f"{len(blobs)} {where} ({units.size(_bytes(blobs))})" for where, blobs in parts)
     settings.say(f"{display}: {told}")
+
+
+def _good_at(place: Place, there: Collection[Digest], *, settings: Settings) -> Collection[Digest]:
+    """Return which of the blobs at a mirror are as they should be, as far as they can be looked at: in a directory.
+
+    What this user has hashed before, and has not changed since, is not hashed again.
+    """
+    from weightstore.cli.interrupt import interruptible
+    from weightstore.cli.progress import hashing_progress
+    from weightstore.cluster.mirror.directory import Directory
+
+    unproven = place.unproven(there) if isinstance(place, Directory) else {}
+    if not isinstance(place, Directory) or not unproven:
+        return there
+    doing = f"verifying what is in {place.display}"
+    with interruptible() as stop, hashing_progress(settings, sum(unproven.values()), doing) as advance:
+
+        def on_bytes(size: int) -> None:
+            if stop.is_set():
+                raise Cancelled
+            advance(size)
+
+        damaged = place.damaged(unproven, on_bytes=on_bytes)
+    for digest in sorted(damaged):
+        settings.note(f"{place.display} has {digest} damaged: it is pushed anew")
+    return set(there) - damaged
 
 
 def _announcement(display: str, plan: PushPlan) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from weightstore.cli.settings import Settings
 
+_TOLD = 5
+
 
 @command_with_example(
     name="sign",
@@ -47,12 +49,15 @@ def command(settings: Settings, *, directory: Path, key: Path, expires: float, o
     """Sign what a mirror's index says: which digest each source has.
 
     Who has your key among their allowed signers believes it, until it expires, and refuses older ones from then on.
-    Every blob that is signed for is verified first. Sign again before it expires, and whenever the index changes.
+    Every blob that is signed for is verified first. Sign again before it expires, and whenever the index changes. What
+    the store has and its index does not tell is not signed for, which is noted: write the index first.
     With --oms, which never expires, sign again whenever anything was added or removed.
     """
     if oms:
         _sign_oms(settings, directory, key)
         return
+    if expires < 1:
+        raise click.UsageError("--expires is how long it is to be believed, and that is at least a second.")
     from weightstore.cli.progress import hashing_progress
     from weightstore.cluster.sign import sign_mirror, signing_with
 
@@ -68,6 +73,10 @@ def command(settings: Settings, *, directory: Path, key: Path, expires: float, o
             on_bytes=advance,
         )
     index = signed.index
+    for source, why in signed.left_out[:_TOLD]:
+        settings.note(f"not signed for: {source} {why}")
+    if len(signed.left_out) > _TOLD:
+        settings.note(f"not signed for: {len(signed.left_out) - _TOLD} more")
     if settings.json:
         settings.print_json(
             {
@@ -76,6 +85,7 @@ def command(settings: Settings, *, directory: Path, key: Path, expires: float, o
                 "expires": index.expires.replace(microsecond=0).isoformat().replace("+00:00", "Z"),
                 "key": signed.fingerprint,
                 "entries": len(index.entries),
+                "left_out": [{"source": str(source), "reason": why} for source, why in signed.left_out],
             }
         )
         return

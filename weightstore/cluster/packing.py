@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.index import IndexEntry, ModelIndex, make_entry, model_index
 from weightstore.cluster.tar import BLOBS, END, INDEX_FILE, LAYOUT_FILE, header, padding
 from weightstore.cluster.volumes import Writer
-from weightstore.errors import BlobDamaged, NotPresent
+from weightstore.errors import BlobDamaged, NoSpace, NotPresent
 from weightstore.store.blobs import BLOCK, open_regular
 from weightstore.store.layout import translated
 
@@ -115,7 +116,7 @@ def create(
     small = {LAYOUT_FILE: _LAYOUT, INDEX_FILE: index.encode(), **small}
     sizes = [*map(len, small.values()), *(item.size for item in sent)]
     total = sum(len(header("", 0)) + size + padding(size) for size in sizes) + len(END)
-    with Writer(output, total=total, volume_size=volume_size) as writer, translated(output):
+    with _room_is_made_for(output), Writer(output, total=total, volume_size=volume_size) as writer, translated(output):
         for name, data in small.items():
             writer.write(header(name, len(data)) + data + bytes(padding(len(data))))
         for item in sent:
@@ -126,6 +127,14 @@ def create(
         writer.write(END)
         paths = writer.finish()
     return Created(tuple(paths), total, index, tuple(item for item in items if item not in sent))
+
+
+@contextmanager
+def _room_is_made_for(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except NoSpace as error:
+        raise error.advising(f"Make room there, or write the bundle elsewhere than to {output}.") from None
 
 
 def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from weightstore.client import Client
 from weightstore.cluster.index import build_index, parse_index, write_index
 from weightstore.cluster.page import page_of, write_page
-from weightstore.errors import StoreError
+from weightstore.errors import BlobDamaged, NoSpace, StoreError
 from weightstore.source import Source
-from weightstore.store.blobs import list_blobs
+from weightstore.store.blobs import list_blobs, open_verified
 from weightstore.store.image import INDEX_NAME, read_index_file
 from weightstore.store.layout import Layout, create_layout, open_layout, translated
 from weightstore.store.parts import Part
 from weightstore.store.publish import publish
+from weightstore.store.receipts import identity_of
 from weightstore.store.refs import write_ref
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from weightstore.cluster.index import ModelIndex
@@ -60,7 +63,62 @@ class Directory:
             return set()
         return {digest for digest, found in list_blobs(layout).items() if wanted.get(digest) == found.st_size}
 
+    def unproven(self, digests: Collection[Digest]) -> dict[Digest, int]:
+        """Return the sizes of those blobs there that this user has not hashed, or that changed since."""
+        layout = open_layout(self.root, strict=True)
+        there = list_blobs(layout) if layout is not None else {}
+        return {
+            digest: found.st_size
+            for digest, found in there.items()
+            if digest in digests and not self._receipts.attests(digest, identity_of(found))
+        }
+
+    def damaged(self, digests: Collection[Digest], *, on_bytes: Callable[[int], None]) -> set[Digest]:
+        """Return which of the blobs there are not what their names say, or cannot be read. They are hashed, once."""
+        layout = open_layout(self.root, strict=True)
+        if layout is None:
+            return set()
+
+        def is_good(digest: Digest) -> bool:
+            try:
+                blob = open_verified(layout.blob(digest), digest, self._receipts, on_bytes=on_bytes)
+            except (BlobDamaged, OSError):
+                return False  # writing it puts that one aside, or tells why it cannot
+            if blob is not None:
+                blob.close()
+            return blob is not None
+
+        ordered = sorted(digests)
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="verify") as pool:
+            return {digest for digest, good in zip(ordered, pool.map(is_good, ordered), strict=True) if not good}
+
+    def check_room(self, needed: int) -> None:
+        """Make sure that so many bytes will fit.
+
+        Raises:
+            NoSpace: they will not.
+        """
+        there = next(place for place in (self.root, *self.root.parents) if place.exists())
+        with translated(there):
+            found = os.statvfs(there)
+        if needed > (free := found.f_bavail * found.f_frsize):
+            with self._room_is_made_there():
+                raise NoSpace(place=str(self.root), needed=needed, free=free, reason="too little free space")
+
+    @contextmanager
+    def _room_is_made_there(self) -> Iterator[None]:
+        try:
+            yield
+        except NoSpace as error:
+            raise error.advising(
+                f"Make room there (`weightstore --home {self.root} gc --dry-run`), or push to another place."
+            ) from None
+
     def write(self, blob: Outgoing, chunks: Chunks) -> None:
+        with self._room_is_made_there():
+            self._write(blob, chunks)
+
+    def _write(self, blob: Outgoing, chunks: Chunks) -> None:
         layout = self._layout()
         part = Part.create(layout, f"sha256-{blob.digest.hex}")
         try:
@@ -82,7 +140,8 @@ class Directory:
                 write_ref(layout, ref)
 
     def replace_index(self, index: ModelIndex) -> None:
-        write_index(self._layout(), index, receipts=self._receipts)
+        with self._room_is_made_there():
+            write_index(self._layout(), index, receipts=self._receipts)
 
     def show(self, client: Client) -> None:
         """Write the mirror's front page, by what its index and a client's catalogs say."""

@@ -75,6 +75,16 @@ def chosen(client: Client, wanted: Iterable[Wanted]) -> list[Outgoing]:
     return found
 
 
+def check_room(plan: PushPlan, place: Place) -> None:
+    """Make sure that what is to be pushed will fit, where a mirror can tell: in a directory.
+
+    Raises:
+        NoSpace: it will not.
+    """
+    if isinstance(place, Directory) and plan.missing:
+        place.check_room(plan.bytes_to_push)
+
+
 def push(
     plan: PushPlan,
     place: Place,
