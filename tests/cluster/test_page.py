@@ -365,9 +365,9 @@ def test_in_a_browser_without_scripts_the_plots_are_switched_and_commands_are_wh
                 await call("Input.dispatchMouseEvent", type=kind, **at)
             assert set(await run(PLOTS)) == {"over-compute"}
             cut = """
-                return Array.from(document.querySelectorAll("tbody .command code"))
-                  .filter((code) => code.scrollWidth > code.clientWidth || getComputedStyle(code).overflow !== "visible")
-                  .length;
+                const isCut = (code) =>
+                  code.scrollWidth > code.clientWidth || getComputedStyle(code).overflow !== "visible";
+                return Array.from(document.querySelectorAll("tbody .command code")).filter(isCut).length;
             """
             assert await run(cut) == 0
             assert (
