@@ -350,6 +350,7 @@ def _pushed_as_json(done: Pushed) -> dict[str, object]:
 def _entry_as_json(entry: IndexEntry) -> dict[str, object]:
     return {
         "name": entry.name or None,
+        "aliases": list(entry.aliases),
         "tag": entry.ref_name,
         "digest": str(entry.digest),
         "size_bytes": entry.size,

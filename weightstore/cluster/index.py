@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from weightstore.digest import Digest
-from weightstore.errors import BlobDamaged, InvalidDigest, InvalidSource
+from weightstore.errors import BlobDamaged, InvalidSource
 from weightstore.records import MAX_SIZE, Fields
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs, open_verified
@@ -31,7 +31,7 @@ from weightstore.store.parts import Part
 from weightstore.store.publish import give_name, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from weightstore.catalog.entries import Catalog, Entry
     from weightstore.records import Ref
@@ -49,6 +49,8 @@ REF_NAME = "org.opencontainers.image.ref.name"
 LICENCES = "org.opencontainers.image.licenses"
 FILE_PATH = "org.cncf.model.filepath"
 NAME = "dev.weightstore.name"
+ALIASES = "dev.weightstore.aliases"
+ALIAS_OF = "dev.weightstore.alias-of"
 SOURCES = "dev.weightstore.sources"
 DIGEST = "dev.weightstore.digest"
 SIZE = "dev.weightstore.size"
@@ -60,8 +62,6 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _NOT_IN_TITLES = re.compile(r"[^A-Za-z0-9._+@-]+")
 _TAG_LENGTH = 100  # with a digest's beginning behind it, no more than the 128 that registries take
 _SUFFIX = 12
-_LONGEST_TASK = 200
-_MILLIONS = re.compile(r"([0-9]{1,9}\.[0-9])M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class IndexEntry:
         title: a file name, safe to be one.
         ref_name: what tools call it, the tag in a registry; unique in an index.
         sources: where it was seen to come from, as they may be shown. Paths of one machine are not among them.
-        name: the weights name with its namespace; empty where no catalog knows it.
+        name: the weights name with its namespace; empty where no catalog knows it. ``aliases`` are further ones.
         licence: as the catalog has it; empty where it is not known.
         manifest: digest of its manifest, and ``manifest_size`` that document's bytes.
     """
@@ -87,6 +87,7 @@ class IndexEntry:
     licence: str
     manifest: Digest
     manifest_size: int
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,17 @@ class ModelIndex:
         return {entry.digest: entry for entry in self.entries}
 
     @property
+    def tags(self) -> dict[str, IndexEntry]:
+        """The entries by tag: of each first its own, then those of further names that no other has taken."""
+        found = {entry.ref_name: entry for entry in self.entries}
+        for entry in self.entries:
+            for alias in entry.aliases:
+                tag = _tag_of(alias)
+                if tag and tag not in _RESERVED:
+                    found.setdefault(tag, entry)
+        return found
+
+    @property
     def by_source(self) -> dict[Source, IndexEntry]:
         """The entries by source; a source that several entries claim is left out, since nothing is guessed."""
         found: dict[Source, IndexEntry] = {}
@@ -120,7 +132,11 @@ class ModelIndex:
             {
                 "schemaVersion": 2,
                 "mediaType": INDEX_TYPE,
-                "manifests": [*(_descriptor(entry) for entry in self.entries), *(dict(one) for one in self.foreign)],
+                "manifests": [
+                    *(_descriptor(entry) for entry in self.entries),
+                    *(_alias(tag, entry) for tag, entry in self.tags.items() if tag != entry.ref_name),
+                    *(dict(one) for one in self.foreign),
+                ],
             }
         )
 
@@ -147,85 +163,6 @@ def model_index(entries: Iterable[IndexEntry], *, kept: Mapping[Digest, str] | N
     return ModelIndex(tuple(replace(entry, ref_name=tags[entry.digest]) for entry in ordered), **parts)
 
 
-def merged(old: ModelIndex, new: ModelIndex) -> ModelIndex:
-    """Return an index that has what either has; of a checkpoint in both, what the new one says, and all sources.
-
-    What the new one does not know, as of a catalog that is not there, stays as it was. The documents are those that
-    are new to whoever has the old one.
-    """
-    before = old.by_digest
-    documents = {**old.documents, **new.documents}
-    entries = dict(before)
-    for entry in new.entries:
-        known = before.get(entry.digest)
-        if known is None:
-            entries[entry.digest] = entry
-        elif not _says_no_more(entry, known):
-            entries[entry.digest], made = _joined(known, entry, documents)
-            documents |= made
-    tags = {one.digest: one.ref_name for one in old.entries if entries[one.digest].name == one.name}
-    whole = model_index(entries.values(), kept=tags, foreign=old.foreign)
-    changed = [entry for entry in whole.entries if entry != before.get(entry.digest) or entry.manifest in old.documents]
-    return replace(whole, documents=dict(_named(changed, documents)))
-
-
-def _says_no_more(entry: IndexEntry, known: IndexEntry) -> bool:
-    told = set(entry.sources) <= set(known.sources)
-    is_same = entry.name == known.name and entry.licence == known.licence and entry.sources == known.sources
-    return told and not is_same and entry.name in {"", known.name} and entry.licence in {"", known.licence}
-
-
-def _joined(
-    known: IndexEntry, entry: IndexEntry, documents: Mapping[Digest, bytes]
-) -> tuple[IndexEntry, Mapping[Digest, bytes]]:
-    """Return what is said of a checkpoint now, with all that was said before and is not now."""
-    name, licence = entry.name or known.name, entry.licence or known.licence
-    sources = {*known.sources, *entry.sources}
-    if sources == set(entry.sources) and (name, licence) == (entry.name, entry.licence):
-        return entry, {}
-    before, now = details_of(known, documents), details_of(entry, documents)
-    return make_entry(
-        entry.digest,
-        entry.size,
-        sources=sources,
-        title="" if sources else entry.title,
-        name=name,
-        licence=licence,
-        task=now.task or before.task,
-        num_params=now.num_params or before.num_params,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Details:
-    """What a config tells beyond the index: the task, and the number of parameters, rounded."""
-
-    task: str = ""
-    num_params: int | None = None
-
-
-def details_of(entry: IndexEntry, documents: Mapping[Digest, bytes]) -> Details:
-    """Return what an entry's config tells, if it is among some documents. Whoever wrote it is not believed to parse."""
-    try:
-        manifest = json.loads(documents[entry.manifest])
-        config = json.loads(documents[Digest.parse(manifest["config"]["digest"])])
-        task, params = config["descriptor"].get("description", ""), config["config"].get("paramSize", "")
-        is_text = isinstance(task, str) and task.isprintable() and len(task) <= _LONGEST_TASK
-        count = _MILLIONS.fullmatch(params)
-        return Details(task if is_text else "", round(float(count[1]) * 1e6) if count else None)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InvalidDigest):
-        return Details()
-
-
-def _named(entries: Iterable[IndexEntry], documents: Mapping[Digest, bytes]) -> Iterator[tuple[Digest, bytes]]:
-    """Yield the documents that entries name: their manifests, and the configs of these."""
-    for entry in entries:
-        if entry.manifest in documents:
-            yield entry.manifest, documents[entry.manifest]
-            config = Digest.parse(json.loads(documents[entry.manifest])["config"]["digest"])
-            yield config, documents[config]
-
-
 def build_index(layout: Layout, catalogs: Iterable[Catalog], *, only: Iterable[Digest] | None = None) -> ModelIndex:
     """Return the index of a store: of every blob that a ref names, or of ``only`` some of them.
 
@@ -248,12 +185,14 @@ def index_of(
         mine = list(refs.get(digest, ()))
         if not mine:
             continue
-        entry = _entry_of(mine, known)
+        found = _entries_of(mine, known)
+        entry = found[0] if found else None
         made, texts = make_entry(
             digest,
             sizes[digest],
             sources=[ref.source for ref in mine],
             name=entry.qualified_name if entry is not None else "",
+            aliases=[one.qualified_name for one in found[1:]],
             licence=(entry.licence or "") if entry is not None else "",
             task=entry.task if entry is not None else "",
             num_params=entry.num_params if entry is not None else None,
@@ -263,14 +202,16 @@ def index_of(
     return model_index(entries, documents=documents)
 
 
-def _entry_of(refs: Iterable[Ref], catalogs: Iterable[Catalog]) -> Entry | None:
-    """Return what a catalog says of a blob: of the first source that one knows, and whose pin it has."""
-    for ref in sorted(refs, key=lambda ref: str(ref.source)):
-        for catalog in catalogs:
-            entry = catalog.entry_of_source(ref.source)
-            if entry is not None and entry.pin.matches(ref.digest):
-                return entry
-    return None
+def _entries_of(refs: Iterable[Ref], catalogs: Iterable[Catalog]) -> list[Entry]:
+    """Return what catalogs say of a blob: of each of its sources, if the pin agrees, in the order of sources."""
+    found = {
+        entry.qualified_name: entry
+        for ref in sorted(refs, key=lambda ref: str(ref.source))
+        for catalog in catalogs
+        for entry in catalog.entries_of_source(ref.source)
+        if entry.pin.matches(ref.digest)
+    }
+    return list(found.values())
 
 
 def make_entry(
@@ -280,6 +221,7 @@ def make_entry(
     sources: Iterable[Source],
     title: str = "",
     name: str = "",
+    aliases: Iterable[str] = (),
     licence: str = "",
     task: str = "",
     num_params: int | None = None,
@@ -289,7 +231,14 @@ def make_entry(
     public = tuple(source for source in given if source.scheme != "file")
     title = title or _title([*public, *given], digest)
     config = _encoded(_config(digest, title, public, name=name, licence=licence, task=task, num_params=num_params))
-    annotations = {TITLE: title, SOURCES: _sources(public), NAME: name, LICENCES: licence}
+    others = tuple(dict.fromkeys(alias for alias in aliases if alias != name))
+    annotations = {
+        TITLE: title,
+        SOURCES: _listed(map(str, public)),
+        NAME: name,
+        ALIASES: _listed(others) if others else "",
+        LICENCES: licence,
+    }
     told = {key: value for key, value in annotations.items() if value}
     manifest = _encoded(
         {
@@ -308,7 +257,7 @@ def make_entry(
             "annotations": told,
         }
     )
-    entry = IndexEntry(digest, size, title, "", public, name, licence, _digest_of(manifest), len(manifest))
+    entry = IndexEntry(digest, size, title, "", public, name, licence, _digest_of(manifest), len(manifest), others)
     return replace(entry, ref_name=_plain_tag(entry)), {entry.manifest: manifest, _digest_of(config): config}
 
 
@@ -346,13 +295,16 @@ def _title(sources: Iterable[Source], digest: Digest) -> str:
 
 
 def _plain_tag(entry: IndexEntry) -> str:
-    text = entry.name.removeprefix("torchvision/") if entry.name else entry.title
-    kept = "-".join(re.findall(r"[A-Za-z0-9._]+", text)).strip("._-")
-    return kept[:_TAG_LENGTH] or entry.digest.hex
+    return _tag_of(entry.name or entry.title) or entry.digest.hex
 
 
-def _sources(sources: Iterable[Source]) -> str:
-    return json.dumps([str(source) for source in sources], ensure_ascii=True, separators=(",", ":"))
+def _tag_of(name: str) -> str:
+    kept = "-".join(re.findall(r"[A-Za-z0-9._]+", name.removeprefix("torchvision/"))).strip("._-")
+    return kept[:_TAG_LENGTH]
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return json.dumps(list(texts), ensure_ascii=True, separators=(",", ":"))
 
 
 def _descriptor(entry: IndexEntry) -> dict[str, Any]:
@@ -361,8 +313,9 @@ def _descriptor(entry: IndexEntry) -> dict[str, Any]:
         TITLE: entry.title,
         DIGEST: str(entry.digest),
         SIZE: str(entry.size),
-        SOURCES: _sources(entry.sources),
+        SOURCES: _listed(map(str, entry.sources)),
         NAME: entry.name,
+        ALIASES: _listed(entry.aliases) if entry.aliases else "",
         LICENCES: entry.licence,
     }
     return {
@@ -371,6 +324,17 @@ def _descriptor(entry: IndexEntry) -> dict[str, Any]:
         "digest": str(entry.manifest),
         "size": entry.manifest_size,
         "annotations": {key: value for key, value in annotations.items() if value},
+    }
+
+
+def _alias(tag: str, entry: IndexEntry) -> dict[str, Any]:
+    """Return what lets tools find an entry under a further name."""
+    return {
+        "mediaType": MANIFEST_TYPE,
+        "artifactType": ARTIFACT_TYPE,
+        "digest": str(entry.manifest),
+        "size": entry.manifest_size,
+        "annotations": {REF_NAME: tag, ALIAS_OF: str(entry.digest)},
     }
 
 
@@ -399,6 +363,8 @@ def parse_index(data: bytes, *, place: str) -> ModelIndex:
         annotations = one.values.get("annotations") or {}
         if isinstance(annotations, dict) and DIGEST in annotations:
             entries.append(_parsed(one))
+        elif isinstance(annotations, dict) and ALIAS_OF in annotations:
+            continue  # the entry itself tells
         else:
             one.take("mediaType", str)
             one.take_digest("digest")
@@ -437,20 +403,25 @@ def _parsed(one: Fields) -> IndexEntry:
         texts[LICENCES],
         manifest,
         manifest_size,
+        _parsed_list(inner, ALIASES),
     )
 
 
-def _parsed_sources(fields: Fields) -> tuple[Source, ...]:
-    if SOURCES not in fields.values:
+def _parsed_list(fields: Fields, key: str) -> tuple[str, ...]:
+    if key not in fields.values:
         return ()
     try:
-        texts = json.loads(fields.take(SOURCES, str))
+        texts = json.loads(fields.take(key, str))
     except (ValueError, RecursionError):
-        raise fields.error(f"{SOURCES!r} is not JSON") from None
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise fields.error(f"{SOURCES!r} is not a list of strings")
+        raise fields.error(f"{key!r} is not JSON") from None
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise fields.error(f"{key!r} is not a list of strings")
+    return tuple(texts)
+
+
+def _parsed_sources(fields: Fields) -> tuple[Source, ...]:
     try:
-        sources = tuple(Source(text) for text in texts)
+        sources = tuple(Source(text) for text in _parsed_list(fields, SOURCES))
     except InvalidSource as error:
         raise fields.error(f"{SOURCES!r}: {error}") from None
     if any(source.scheme == "file" for source in sources):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from weightstore.catalog.entries import Entry
     from weightstore.client import Client
     from weightstore.cluster.have import Have
     from weightstore.digest import Digest
@@ -141,12 +142,13 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
     entries: list[IndexEntry] = []
     documents: dict[Digest, bytes] = {}
     for item in items:
-        known = next(filter(None, map(client.entry_of, item.sources)), None)
+        known, *others = _entries_of(item, client) or [None]
         entry, made = make_entry(
             item.digest,
             item.size,
             sources=item.sources,
             name=known.qualified_name if known is not None else item.name,
+            aliases=[one.qualified_name for one in others if one is not None],
             licence=(known.licence or "") if known is not None else "",
             task=known.task if known is not None else "",
             num_params=known.num_params if known is not None else None,
@@ -154,6 +156,15 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
         entries.append(entry)
         documents |= made
     return model_index(entries, documents=documents)
+
+
+def _entries_of(item: Item, client: Client) -> list[Entry | None]:
+    """Return what the first catalog that knows any of an item's sources says of them."""
+    for catalog in client.catalogs.near():
+        found = {one.qualified_name: one for source in item.sources for one in catalog.entries_of_source(source)}
+        if found:
+            return list(found.values())
+    return []
 
 
 def _content(item: Item, *, on_bytes: Callable[[int], None]) -> Iterator[memoryview]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightstore.catalog.entries import is_error
-from weightstore.cluster.index import details_of
+from weightstore.cluster.merging import details_of
 from weightstore.cluster.page_chart import COMPUTE, SIZE, Axis, Point, scatter_plot, shown
 from weightstore.cluster.renewal import index_there
 from weightstore.errors import InvalidRecord
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from weightstore.catalog.entries import Entry
     from weightstore.client import Client, Stored
-    from weightstore.cluster.index import Details, IndexEntry
+    from weightstore.cluster.index import IndexEntry
+    from weightstore.cluster.merging import Details
     from weightstore.digest import Digest
     from weightstore.source import Source
     from weightstore.store.layout import Layout
@@ -79,7 +80,7 @@ def page_of(client: Client, *, title: str = "Model weights", only_here: bool = F
     catalogs = client.catalogs.all()
 
     def entries_of(source: Source) -> list[Entry]:
-        return [entry for catalog in catalogs if (entry := catalog.entry_of_source(source)) is not None]
+        return [entry for catalog in catalogs for entry in catalog.entries_of_source(source)]
 
     stored = [one for one in client.stored() if not only_here or one.layer == "store"]
     told: dict[Digest, Told] = {}
@@ -158,7 +159,10 @@ def _row(stored: Stored, entries_of: Callable[[Source], Iterable[Entry]], told: 
     elif told is not None:
         known, details = told
         name = known.name.rpartition("/")[2] or row.name or known.title
-        row = replace(row, name=name, task=details.task, num_params=details.num_params, licence=known.licence)
+        also = tuple(alias.rpartition("/")[2] for alias in known.aliases)
+        row = replace(
+            row, name=name, also=also, task=details.task, num_params=details.num_params, licence=known.licence
+        )
     if stored.made_from is not None:
         return replace(row, name=f"{row.name or 'unnamed'} (safetensors)")
     if source is not None:

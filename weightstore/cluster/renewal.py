@@ -7,7 +7,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import ModelIndex, build_index, details_of, make_entry, merged, parse_index
+from weightstore.cluster.index import ModelIndex, build_index, make_entry, parse_index
+from weightstore.cluster.merging import details_of, merged
 from weightstore.digest import Digest
 from weightstore.errors import InvalidDigest, InvalidRecord
 from weightstore.store.blobs import list_blobs
@@ -104,6 +105,7 @@ def _still_so(
         sources=sources,
         title=entry.title,
         name=entry.name,
+        aliases=entry.aliases,
         licence=entry.licence,
         task=details.task,
         num_params=details.num_params,

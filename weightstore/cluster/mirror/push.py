@@ -6,7 +6,8 @@ import concurrent.futures
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from weightstore.cluster.index import ModelIndex, index_of, merged
+from weightstore.cluster.index import ModelIndex, index_of
+from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing
 from weightstore.errors import Cancelled, NoSpace, StoreError, WeightStoreError

@@ -65,14 +65,15 @@ class InRegistry:
         self._upload(blob.digest, chunks)
 
     def replace_index(self, index: ModelIndex) -> None:
-        documents = index.documents
+        documents, tags = index.documents, index.tags
         for entry in index.entries:
             if entry.manifest not in documents:
                 continue
             config = Digest.parse(json.loads(documents[entry.manifest])["config"]["digest"])
             if not self._has(config):
                 self._upload(config, [documents[config]])
-            self._tag(entry.ref_name, MANIFEST_TYPE, documents[entry.manifest], entry.manifest)
+            for tag in (tag for tag, one in tags.items() if one is entry):
+                self._tag(tag, MANIFEST_TYPE, documents[entry.manifest], entry.manifest)
         self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)
 
     def _tag(self, tag: str, media_type: str, data: bytes, digest: Digest | None) -> None:

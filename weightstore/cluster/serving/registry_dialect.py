@@ -85,7 +85,8 @@ class RegistryDialect:
         if reference in {INDEX_TAG, str(of_whole)}:
             return _document(request, of_whole, whole, INDEX_TYPE)
         if _TAG.fullmatch(reference):
-            digest = next((entry.manifest for entry in index.entries if entry.ref_name == reference), None)
+            entry = index.tags.get(reference)
+            digest = entry.manifest if entry is not None else None
         else:
             asked = _digest(reference)
             digest = asked if any(entry.manifest == asked for entry in index.entries) else None
