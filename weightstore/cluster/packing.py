@@ -142,13 +142,14 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
     entries: list[IndexEntry] = []
     documents: dict[Digest, bytes] = {}
     for item in items:
-        known, *others = _entries_of(item, client) or [None]
+        found = _entries_of(item, client)
+        known = found[0] if found else None
         entry, made = make_entry(
             item.digest,
             item.size,
             sources=item.sources,
             name=known.qualified_name if known is not None else item.name,
-            aliases=[one.qualified_name for one in others if one is not None],
+            aliases=[one.qualified_name for one in found[1:]],
             licence=(known.licence or "") if known is not None else "",
             task=known.task if known is not None else "",
             num_params=known.num_params if known is not None else None,
@@ -158,7 +159,7 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
     return model_index(entries, documents=documents)
 
 
-def _entries_of(item: Item, client: Client) -> list[Entry | None]:
+def _entries_of(item: Item, client: Client) -> list[Entry]:
     """Return what the first catalog that knows any of an item's sources says of them."""
     for catalog in client.catalogs.near():
         found = {one.qualified_name: one for source in item.sources for one in catalog.entries_of_source(source)}

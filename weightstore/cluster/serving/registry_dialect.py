@@ -69,7 +69,7 @@ class RegistryDialect:
         """Answer with tags in order; ``n`` and ``last`` ask for some of them."""
         index = await self._index(request)
         last, limit = request.query.get("last", ""), request.query.get("n", "")
-        tags = sorted(tag for entry in index.entries if (tag := entry.ref_name) > last)
+        tags = sorted(tag for tag in index.tags if tag > last)
         headers = dict(_API)
         if limit.isascii() and limit.isdigit() and len(limit) < 9 and int(limit) < len(tags):
             tags = tags[: int(limit)]
