@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run, Site
+from tests.soak.test_places import ADA, BEN, GROUP, as_user
 from weightstore.cli.fetching import worst
+from weightstore.cluster.mirror.directory import Directory
 from weightstore.errors import Cancelled, NoSpace, StoreError
+from weightstore.store.receipts import Receipts
 
 ALL = ("Small_Weights.*", "Other_Weights.C")
 
@@ -110,6 +114,27 @@ def test_a_disk_that_fills_up_on_the_way_is_not_an_interruption(site: Site, run:
     told = run("mirror", "push", mirror, "--all", "-j1", code=7).stderr
     assert "no space left" in told
     assert f"weightstore --home {mirror} gc" in told
+
+
+@pytest.mark.needs("root")
+def test_a_member_of_the_group_is_told_who_writes_the_index(site: Site, run: Run) -> None:
+    run("prefetch", "Small_Weights.A")
+    with tempfile.TemporaryDirectory() as name:  # pytest's own lie behind closed doors
+        mirror = Path(name, "mirror")
+        Path(name).chmod(0o755)
+        run("mirror", "push", mirror, "Small_Weights.A")
+        for path in (mirror, *mirror.rglob("*")):
+            os.chown(path, ADA, GROUP)
+            path.chmod(0o2775 if path.is_dir() and path != mirror else path.stat().st_mode | 0o050)
+        place = Directory(mirror, Receipts(Path(name, "state")))
+        index = place.read_index()
+        assert index is not None
+
+        def push() -> None:
+            with pytest.raises(StoreError, match=f"weightstore --home {mirror} mirror index"):
+                place.replace_index(index)
+
+        as_user(BEN, [GROUP], push)
 
 
 def test_a_full_disk_goes_before_what_it_stopped() -> None:

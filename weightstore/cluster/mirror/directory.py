@@ -140,8 +140,17 @@ class Directory:
                 write_ref(layout, ref)
 
     def replace_index(self, index: ModelIndex) -> None:
+        layout = self._layout()
+        if not os.access(layout.root, os.W_OK):
+            # Members of a group add blobs and refs, and cannot replace what tells of them.
+            keeper = _owner_of(layout.root)
+            raise StoreError(
+                place=str(layout.root / INDEX_NAME),
+                reason=f"only {keeper} writes it. What was pushed is in the mirror, and served by digest; {keeper} has "
+                f"the index tell of it by: weightstore --home {layout.root} mirror index",
+            )
         with self._room_is_made_there():
-            write_index(self._layout(), index, receipts=self._receipts)
+            write_index(layout, index, receipts=self._receipts)
 
     def show(self, client: Client) -> None:
         """Write the mirror's front page, by what its index and a client's catalogs say."""
@@ -171,3 +180,10 @@ class Directory:
             raise StoreError(place=str(self.root), reason=error.strerror or str(error)) from None
         others = [name for name in names if not (name.startswith(".store.json.") and name.endswith(".new"))]
         return bool(others) and open_layout(self.root) is None
+
+
+def _owner_of(root: Path) -> str:
+    try:
+        return root.owner()
+    except (KeyError, OSError):
+        return "its owner"
