@@ -97,6 +97,13 @@ def test_the_page_of_an_empty_store_is_a_page(layout, config):
     assert "table" not in {tag for tag, _ in reader.elements}
 
 
+def test_the_whole_digest_can_be_read_without_a_script():
+    fetched, local = _row("a", command="weightstore prefetch a --sha256 x"), _row("b")
+    text = " ".join(_read(render([fetched, local])).text)
+    assert local.digest in text
+    assert fetched.digest not in text  # the command tells it
+
+
 def test_the_page_says_how_to_use_the_mirror():
     mirror, served = render([_row("a")]), render([_row("a")], is_served=True)
     assert "export WEIGHTSTORE_MIRRORS=" in mirror

@@ -62,6 +62,7 @@ def test_the_remedy_for_a_damaged_mirror_is_for_that_mirror(site: Site, run: Run
     assert (
         f"weightstore --home {mirror} verify --repair" in run("mirror", "sign", mirror, "--key", "key", code=5).stderr
     )
+    assert f"weightstore --home {mirror} verify --repair" in run("--home", mirror, "verify", code=5).stderr
     run("--home", mirror, "verify", "--repair")
     assert damaged.read_bytes() == site.data("A")
 

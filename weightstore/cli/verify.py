@@ -75,7 +75,8 @@ def command(settings: Settings, *, names: tuple[str, ...], repair: bool, with_la
     else:
         _print(verdicts, settings)
     if (bad or gone) and not repair:
-        settings.say("Fetch damaged and missing blobs again with: weightstore verify --repair")
+        home = f"--home {settings.home} " if settings.home else ""
+        settings.say(f"Fetch damaged and missing blobs again with: weightstore {home}verify --repair")
     damaged = [one for one in bad if one.checked.verdict == "damaged"] + (gone if repair else [])
     code = IntegrityError.exit_code if damaged else StoreError.exit_code if bad else 0
     click.get_current_context().exit(code)

@@ -265,7 +265,7 @@ def _table_row(row: Row) -> str:
         _cell("Size", _size(row.size), "number sortable", row.size),
         _cell("Parameters", params, "number sortable", row.num_params),
         _cell("Licence", licence),
-        _cell("Digest", f'<code class="digest" title="sha256:{row.digest}">{row.digest[:16]}</code>'),
+        _cell("Digest", _digest(row)),
     ]
     name = f'<span class="name">{_breakable(row.name)}</span>'
     name += "".join(f"<small>also {_breakable(other)}</small>" for other in row.also)
@@ -274,6 +274,13 @@ def _table_row(row: Row) -> str:
         words = " ".join(f"<span>{shown(word)}</span>" for word in row.command.split(" "))
         name += f'<span class="command"><code>{words}</code></span>'
     return f'<tr id="{row.anchor}"><th scope="row">{name}</th>{"".join(cells)}</tr>\n'
+
+
+def _digest(row: Row) -> str:
+    """Return the digest: whole where no command beside it tells it."""
+    if row.command:
+        return f'<code class="digest" title="sha256:{row.digest}">{row.digest[:16]}</code>'
+    return f'<code class="digest whole">{row.digest}</code>'
 
 
 def _breakable(text: str) -> str:
