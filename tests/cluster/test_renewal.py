@@ -106,11 +106,12 @@ def test_a_source_that_has_other_content_now_is_no_longer_told_of_the_old(site: 
 
 @pytest.mark.needs("skopeo")
 def test_artifacts_of_other_tools_stay(site: Site, run: Run, mirror: Path, tmp_path: Path) -> None:
-    """And what skopeo brought is not weights without a name, but for its layers."""
+    """And the page calls them what they say that they are."""
     other = tmp_path / "other"
-    run("--home", other, "prefetch", "Small_Weights.A")
+    (tmp_path / "theirs.pth").write_bytes(b"theirs" * 9000)
+    run("--home", other, "prefetch", tmp_path / "theirs.pth")
     run("--home", other, "mirror", "index")
-    copy = ["skopeo", "copy", "--insecure-policy", f"oci:{other}:toys-Small_Weights.A", f"oci:{mirror}:theirs"]
+    copy = ["skopeo", "copy", "--insecure-policy", f"oci:{other}:theirs.pth", f"oci:{mirror}:theirs"]
     subprocess.run(copy, check=True, capture_output=True, timeout=60)
     before = json.loads((mirror / "index.json").read_bytes())["manifests"]
     theirs = [one for one in before if one["annotations"]["org.opencontainers.image.ref.name"] == "theirs"]
@@ -119,6 +120,9 @@ def test_artifacts_of_other_tools_stay(site: Site, run: Run, mirror: Path, tmp_p
     assert len(theirs) == 1
     assert theirs[0] in after
     assert len(after) == 5
+    assert "theirs.pth" in page_in(mirror)
+    assert "unnamed" not in page_in(mirror)
+    assert len(json.loads(run("--home", mirror, "have").stdout)["blobs"]) == 5
 
 
 def test_a_manifest_that_has_gone_is_made_again_without_a_catalog(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from weightstore.catalog.entries import is_error
 from weightstore.cluster.merging import details_of
 from weightstore.cluster.page_chart import COMPUTE, SIZE, Axis, Point, scatter_plot, shown
-from weightstore.cluster.renewal import index_there
+from weightstore.cluster.renewal import index_there, told_by_others
 from weightstore.errors import InvalidRecord
 from weightstore.store.layout import read_limited, translated, write_record
 
@@ -96,7 +96,8 @@ def _told_in(layout: Layout) -> Mapping[Digest, Told]:
         index = index_there(layout)
     except InvalidRecord:
         return {}
-    return {entry.digest: (entry, details_of(entry, index.documents)) for entry in index.entries}
+    entries = {entry.digest: entry for entry in (*told_by_others(layout, index), *index.entries)}
+    return {digest: (entry, details_of(entry, index.documents)) for digest, entry in entries.items()}
 
 
 def write_page(layout: Layout, text: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.index import ModelIndex, build_index, make_entry, parse_index
+from weightstore.cluster.manifest import parse_manifest
 from weightstore.cluster.merging import details_of, merged
 from weightstore.digest import Digest
 from weightstore.errors import InvalidDigest, InvalidRecord
@@ -17,7 +19,7 @@ from weightstore.store.image import DOCUMENT_LIMIT, INDEX_NAME, read_index_file
 from weightstore.store.layout import read_limited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from weightstore.catalog.entries import Catalog
     from weightstore.cluster.index import IndexEntry
@@ -52,6 +54,15 @@ def documents_there(layout: Layout, entry: IndexEntry) -> dict[Digest, bytes]:
         return {}
     found = _document(layout, config)
     return {entry.manifest: manifest, config: found} if found is not None else {}
+
+
+def told_by_others(layout: Layout, index: ModelIndex) -> Iterator[IndexEntry]:
+    """Yield the weights of those manifests in a store that other tools put there, and that say what they are."""
+    for one in index.foreign:
+        data = _document(layout, Digest.parse(one["digest"]))
+        if data is not None:
+            with contextlib.suppress(InvalidRecord):
+                yield from parse_manifest(data, place=str(layout.root / INDEX_NAME))
 
 
 def _document(layout: Layout, digest: Digest) -> bytes | None:
