@@ -395,21 +395,23 @@ class Client:
     # -- telling ------------------------------------------------------------------------------------------------
 
     def stored(self) -> list[Stored]:
-        """Return every blob of every layer, but for the manifests and configs that an ``index.json`` names."""
+        """Return every blob of every layer, but for the manifests and configs of indexes, today's and earlier ones."""
         return [stored for layer in self.obtainer.layers() for stored in self._stored_in(layer)]
 
     def _stored_in(self, layer: Layer) -> list[Stored]:
         if layer.layout is None:
             return []
         from weightstore.store.gc import refs_by_digest  # start-up: not for a hit
-        from weightstore.store.image import documents_or_none
+        from weightstore.store.image import documents_in
 
         refs = refs_by_digest(layer.layout)
         made_from = {one.digest: one.source for one in list_derived(layer.layout)}
         catalogs = self.catalogs.all() if refs else []
         found = []
-        documents = documents_or_none(layer.layout)
-        for digest, stat in sorted(list_blobs(layer.layout).items()):
+        blobs = list_blobs(layer.layout)
+        sizes = {digest: stat.st_size for digest, stat in blobs.items()}
+        documents = documents_in(layer.layout, sizes, weights=[*refs, *made_from])
+        for digest, stat in sorted(blobs.items()):
             if digest in documents:
                 continue
             used = max(stat.st_atime, stat.st_mtime, self.receipts.last_used(digest, identity_of(stat)) or 0)

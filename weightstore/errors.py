@@ -210,7 +210,9 @@ class BlobDamaged(IntegrityError):
         self.judged: os.stat_result | None = None  # of the file that was found damaged, in the process that did
 
     def __str__(self) -> str:
-        return f"{self.place} is damaged: its content is {self.actual}. Repair the store: weightstore verify --repair"
+        root, is_in_store, _ = self.place.rpartition("/blobs/sha256/")
+        home = f"--home {root} " if is_in_store else ""
+        return f"{self.place} is damaged: its content is {self.actual}. Repair it: weightstore {home}verify --repair"
 
 
 class InvalidCheckpoint(IntegrityError):
@@ -316,16 +318,25 @@ class AllSourcesFailed(TransferError):
 
 
 class NoSpace(WeightStoreError):
-    """The disk or the quota is full, or would be."""
+    """The disk or the quota is full, or would be. ``remedy`` is for places that are not the user's own store."""
 
     exit_code = 7
 
-    def __init__(self, *, place: str, needed: int | None, free: int | None, reason: str = "no space left") -> None:
-        super().__init__(place=place, needed=needed, free=free, reason=reason)
+    def __init__(
+        self, *, place: str, needed: int | None, free: int | None, reason: str = "no space left", remedy: str = ""
+    ) -> None:
+        super().__init__(place=place, needed=needed, free=free, reason=reason, remedy=remedy)
         self.place = place
         self.needed = needed
         self.free = free
         self.reason = reason
+        self.remedy = remedy or (
+            "Make room with `weightstore gc --dry-run`, or put the store elsewhere with WEIGHTSTORE_HOME."
+        )
+
+    def advising(self, remedy: str) -> NoSpace:
+        """Return the same with another remedy."""
+        return NoSpace(**{**self.fields, "remedy": remedy})
 
     def __str__(self) -> str:
         facts = []
@@ -334,10 +345,7 @@ class NoSpace(WeightStoreError):
         if self.free is not None:
             facts.append(f"{self.free} free")
         detail = f" ({', '.join(facts)})" if facts else ""
-        return (
-            f"{self.place}: {self.reason}{detail}. Make room with `weightstore gc --dry-run`, "
-            "or put the store elsewhere with WEIGHTSTORE_HOME."
-        )
+        return f"{self.place}: {self.reason}{detail}. {self.remedy}"
 
 
 class StoreError(WeightStoreError):

@@ -99,3 +99,24 @@ def test_a_key_that_is_none_is_told_and_nothing_is_written(mirror, tmp_path):
     with pytest.raises(InvalidInput, match="ssh-keygen could not sign"):
         sign(mirror, "--key", tmp_path / "none")
     assert not list(mirror.glob("signed*"))
+
+
+def test_what_came_after_the_index_is_noted_as_not_signed_for(site, mirror, run, tmp_path):
+    run("prefetch", "Small_Weights.A")
+    told = json.loads(sign(mirror, "--key", tmp_path / "key", "--json").stdout)
+    assert [one["source"] for one in told["left_out"]] == [site.url("A")]
+    noted = sign(mirror, "--key", tmp_path / "key").stderr
+    assert f"not signed for: {site.url('A')} " in noted
+    assert f"weightstore --home {mirror} mirror index" in noted
+    run("mirror", "index")
+    assert "not signed for" not in sign(mirror, "--key", tmp_path / "key").stderr
+
+
+def test_a_signature_that_would_have_expired_at_once_is_refused(mirror, tmp_path):
+    for expires in ("0d", "0s", "0.5s"):
+        result = CliRunner().invoke(
+            command, [str(mirror), "--key", str(tmp_path / "key"), "--expires", expires], obj=Settings()
+        )
+        assert result.exit_code == 2
+        assert "at least a second" in result.stderr
+    assert not (mirror / "signed-index.json").exists()

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -272,7 +273,8 @@ def test_what_nobody_would_believe_is_not_carried(
     (site.home / FILES[0]).write_bytes(whole[FILES[0]].replace(b'"size_bytes": 5', b'"size_bytes": 6'))
     assert "is not carried" in run("mirror", "push", place, "--all").stderr
     assert json.loads(run("mirror", "status", place, "--json").stdout)["signature"] is None
-    sign_home("--expires", "0s")
+    sign_home("--expires", "1s")
+    time.sleep(1.1)
     told = run("mirror", "push", place, "--all").stderr
     assert "it expired at" in told
     assert json.loads(run("mirror", "status", place, "--json").stdout)["signature"] is None

@@ -22,11 +22,11 @@ from weightstore.cluster.index import (
     ModelIndex,
     build_index,
     make_entry,
-    merged,
     model_index,
     parse_index,
     write_index,
 )
+from weightstore.cluster.merging import merged
 from weightstore.config import Config
 from weightstore.digest import Digest
 from weightstore.errors import InvalidRecord

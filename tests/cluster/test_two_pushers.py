@@ -20,7 +20,8 @@ from tests.servers.hostile import HostileServer
 from tests.servers.registry import DockerRegistry
 from tests.servers.s3 import S3Server
 from weightstore.client import Client
-from weightstore.cluster.index import ModelIndex, index_of, make_entry, merged
+from weightstore.cluster.index import ModelIndex, index_of, make_entry
+from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing, Place
 from weightstore.cluster.mirror.places import open_place

@@ -27,6 +27,7 @@ from weightstore.errors import (
     InvalidRecord,
     NotPresent,
     RefusedResponse,
+    StoreError,
     TransferError,
     UntrustedIndex,
 )
@@ -263,10 +264,10 @@ def test_a_mirror_whose_blob_is_damaged_is_not_signed(kept, tmp_path):
     blob = kept / "blobs/sha256" / DIGEST.hex
     blob.chmod(0o644)
     blob.write_bytes(DATA[::-1])
-    with pytest.raises(BlobDamaged):
+    with pytest.raises(BlobDamaged, match=f"weightstore --home {kept} verify --repair"):
         signed_by_the_keeper(kept, tmp_path)
     blob.unlink()
-    with pytest.raises(BlobDamaged, match="not there"):
+    with pytest.raises(StoreError, match=f"not there.*weightstore --home {kept} mirror index"):
         signed_by_the_keeper(kept, tmp_path)
     assert not (kept / SIGNED_INDEX).exists()
 

@@ -148,7 +148,7 @@ class Catalog:
             self._check_enum(name, self._mapping(about, name))
         self.generated_from = str(document.get("generated_from", ""))
         self._builders: dict[str, str] | None = None
-        self._by_url: dict[str, tuple[str, str]] | None = None
+        self._by_url: dict[str, list[tuple[str, str]]] | None = None
 
     def _error(self, reason: str) -> InvalidRecord:
         return InvalidRecord(place=self.place, reason=f"not a catalog: {reason}")
@@ -219,15 +219,23 @@ class Catalog:
                 yield self.entry(enum, member)
 
     def entry_of_source(self, source: Source) -> Entry | None:
-        """Return the entry that comes from a source, or None. The catalog writes it as :func:`str` does."""
+        """Return the entry that comes from a source, of several the last, or None."""
+        found = self._of_source(source)
+        return self.entry(*found[-1]) if found else None
+
+    def entries_of_source(self, source: Source) -> list[Entry]:
+        """Return every entry that comes from a source, in the order of definition."""
+        return [self.entry(*one) for one in self._of_source(source)]
+
+    def _of_source(self, source: Source) -> list[tuple[str, str]]:
+        """Return enums and members by a source. The catalog writes it as :func:`str` does."""
         if self._by_url is None:
-            self._by_url = {
-                _url(str(values.get("source"))): (enum, member)
-                for enum, about in self._enums.items()
-                for member, values in about["entries"].items()
-            }
-        found = self._by_url.get(source.display)
-        return self.entry(*found) if found is not None else None
+            by_url: dict[str, list[tuple[str, str]]] = {}
+            for enum, about in self._enums.items():
+                for member, values in about["entries"].items():
+                    by_url.setdefault(_url(str(values.get("source"))), []).append((enum, member))
+            self._by_url = by_url
+        return self._by_url.get(source.display, [])
 
     def _entry(self, enum: str, about: Mapping[str, Any], member: str, values: Mapping[str, Any]) -> Entry:
         source, pin = parse_source(_field(values, "source", str) or "")

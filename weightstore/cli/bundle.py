@@ -311,12 +311,13 @@ def show_command(settings: Settings, *, files: tuple[Path, ...]) -> None:
 
 
 def _called(entry: IndexEntry) -> str:
-    return entry.name or entry.title
+    return ", ".join((entry.name, *entry.aliases)) if entry.name else entry.title
 
 
 def _entry_as_json(entry: IndexEntry) -> dict[str, object]:
     return {
         "name": entry.name or None,
+        "aliases": list(entry.aliases),
         "title": entry.title,
         "digest": str(entry.digest),
         "size_bytes": entry.size,

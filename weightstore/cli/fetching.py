@@ -14,11 +14,12 @@ from weightstore.cli.settings import described
 from weightstore.errors import Cancelled, NoSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from weightstore.batch import Item, Plan, Report, Result
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
+    from weightstore.errors import WeightStoreError
 
 
 def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = None) -> Report:
@@ -118,8 +119,12 @@ def summary(report: Report) -> str:
 
 
 def exit_code(report: Report) -> int:
-    """Return the exit code of the worst failure. A full disk, which stops the others, and an interruption go first."""
-    errors = [result.error for result in report.failures if result.error is not None]
+    """Return the exit code of the worst failure."""
+    return worst([result.error for result in report.failures if result.error is not None])
+
+
+def worst(errors: Collection[WeightStoreError]) -> int:
+    """Return the exit code of some errors. A full disk, which stops the others, and an interruption go first."""
     for first in (NoSpace, Cancelled):
         if any(isinstance(error, first) for error in errors):
             return first.exit_code

@@ -22,7 +22,7 @@ weightstore bundle create --locked weights.lock --have have.json out.tar
 @shared_options("home", "json", "quiet")
 @click.pass_obj
 def command(settings: Settings) -> None:
-    """Print the digests and sizes of all blobs in the store and its layers, as JSON.
+    """Print the digests and sizes of all weights in the store and its layers, as JSON.
 
     It tells the other side of an air gap what need not be sent. Names and sizes are listed, and nothing is hashed:
     run `weightstore verify` first where the disk is in doubt.

@@ -25,19 +25,20 @@ from weightstore.cli.mirror_carried import (
 from weightstore.cli.mirror_sign import command as sign
 from weightstore.cli.mirror_verify import command as verify
 from weightstore.cli.options import LocalPath, WeightsName, group_with_example, shared_options
-from weightstore.errors import InvalidInput, NotPresent
+from weightstore.errors import Cancelled, InvalidInput, NotPresent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
     from weightstore.cluster.index import IndexEntry, ModelIndex
-    from weightstore.cluster.mirror.place import Outgoing
+    from weightstore.cluster.mirror.place import Outgoing, Place
     from weightstore.cluster.mirror.plan import Difference, PullPlan, PushPlan
     from weightstore.cluster.mirror.push import Pushed
     from weightstore.cluster.mirror.signature import Carried
+    from weightstore.digest import Digest
     from weightstore.records import Wanted
 
 _NAMES = "[NAME|GLOB|URL]..."
@@ -92,15 +93,19 @@ def index(settings: Settings) -> None:
     """Write index.json, so that the store is an OCI image layout and tells what it has, and index.html, to look at.
 
     Each checkpoint that a source is recorded of becomes an artifact with its name, licence and sources. skopeo and oras
-    copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes.
+    copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes. What others
+    pushed stays as long as the store has it, also under names that no catalog here knows.
     """
-    from weightstore.cluster.index import build_index, write_index
+    from weightstore.cluster.index import write_index
     from weightstore.cluster.page import page_of, write_page
+    from weightstore.cluster.renewal import renewed_index
     from weightstore.store.image import INDEX_NAME
+    from weightstore.store.layout import require_layout
 
     client = settings.client()
+    require_layout(client.config.home)  # a typo is not to become an empty mirror
     layout = client.obtainer.writable()
-    made = build_index(layout, client.catalogs.all())
+    made = renewed_index(layout, client.catalogs.all(), note=settings.note)
     write_index(layout, made, receipts=client.receipts)
     write_page(layout, page_of(client, only_here=True))
     path = layout.root / INDEX_NAME
@@ -143,6 +148,7 @@ def push(
     Every file is hashed once more on its way. The index is written last, and keeps what others pushed. The store's
     signed index goes along, unless users of DEST would not believe it or would lose by it.
     """
+    from weightstore.cli.fetching import worst
     from weightstore.cli.interrupt import interruptible
     from weightstore.cli.pushing import push_progress
     from weightstore.cluster.mirror import push as pushing
@@ -154,7 +160,8 @@ def push(
     blobs = pushing.held(client) if everything else pushing.chosen(client, _gather(client, names, locked))
     known = place.read_index()
     there = place.present({blob.digest: blob.size for blob in blobs}, known)
-    plan = plan_push(blobs, there)
+    plan = plan_push(blobs, _good_at(place, there, settings=settings))
+    pushing.check_room(plan, place)
     if dry_run:
         after = pushing.index_after(blobs, known, client=client)
         _print_push_plan(settings, place.display, plan, carried_to(place, after, client=client, dry_run=True))
@@ -165,7 +172,7 @@ def push(
         results = pushing.push(
             plan, place, client=client, jobs=jobs or client.config.jobs, progress=progress, stop=stop
         )
-    code = max((done.error.exit_code for done in results if done.error is not None), default=0)
+    code = worst([done.error for done in results if done.error is not None])
     pushed = [done.blob for done in results if done.status == "pushed"]
     carried = carried_to(place, place.read_index(), client=client)
     oms = oms_carried_to(place, client=client)
@@ -312,6 +319,32 @@ def _print_difference(settings: Settings, display: str, found: Difference) -> No
     settings.say(f"{display}: {told}")
 
 
+def _good_at(place: Place, there: Collection[Digest], *, settings: Settings) -> Collection[Digest]:
+    """Return which of the blobs at a mirror are as they should be, as far as they can be looked at: in a directory.
+
+    What this user has hashed before, and has not changed since, is not hashed again.
+    """
+    from weightstore.cli.interrupt import interruptible
+    from weightstore.cli.progress import hashing_progress
+    from weightstore.cluster.mirror.directory import Directory
+
+    unproven = place.unproven(there) if isinstance(place, Directory) else {}
+    if not isinstance(place, Directory) or not unproven:
+        return there
+    doing = f"verifying what is in {place.display}"
+    with interruptible() as stop, hashing_progress(settings, sum(unproven.values()), doing) as advance:
+
+        def on_bytes(size: int) -> None:
+            if stop.is_set():
+                raise Cancelled
+            advance(size)
+
+        damaged = place.damaged(unproven, on_bytes=on_bytes)
+    for digest in sorted(damaged):
+        settings.note(f"{place.display} has {digest} damaged: it is pushed anew")
+    return set(there) - damaged
+
+
 def _announcement(display: str, plan: PushPlan) -> str:
     there = f"; {len(plan.present)} there already" if plan.present else ""
     return f"{units.count(len(plan.missing), 'file')} to push, {units.size(plan.bytes_to_push)}{there} in {display}"
@@ -353,6 +386,7 @@ def _pushed_as_json(done: Pushed) -> dict[str, object]:
 def _entry_as_json(entry: IndexEntry) -> dict[str, object]:
     return {
         "name": entry.name or None,
+        "aliases": list(entry.aliases),
         "tag": entry.ref_name,
         "digest": str(entry.digest),
         "size_bytes": entry.size,

@@ -57,12 +57,15 @@ def command(ctx: click.Context, *, mirror: str, key: Path, expires: float, oms: 
     """Sign what a mirror's index says: which digest each source has.
 
     Who has your key among their allowed signers believes it, until it expires, and refuses older ones from then on.
-    In a directory every blob that is signed for is verified first. In a bucket or registry, only that is signed of
-    which your own store knows the digest. Sign again before it expires, and whenever the index changes.
+    In a directory every blob that is signed for is verified first; what the store has and its index does not tell is
+    not signed for, which is noted: write the index first. In a bucket or registry, only that is signed of which your
+    own store knows the digest. Sign again before it expires, and whenever the index changes.
     With --oms, which never expires, sign again whenever anything was added or removed.
     """
     settings: Settings = ctx.obj
     is_remote = "://" in mirror and not mirror.startswith("file://")
+    if expires < 1 and not oms:
+        raise click.UsageError("--expires is how long it is to be believed, and that is at least a second.")
     if is_remote and not oms:
         _report(settings, _sign_remote(settings, mirror, key, expires, trust_mirror=trust_mirror))
         return

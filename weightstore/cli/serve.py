@@ -71,5 +71,10 @@ def command(
         settings.say(f"warning: every user of this machine can read the token: chmod 600 {token_file}")
     if serving.is_open:
         settings.say(f"warning: everyone who reaches {host} can read this store. Ask for a token with --token-file")
-    app = make_app(settings.client(), serving, log=click.echo if access_log else None)
+    client = settings.client()
+    if settings.home or not any(layer.layout for layer in client.obtainer.layers()):
+        from weightstore.store.layout import require_layout
+
+        require_layout(client.config.home)  # a typo is not to become an empty site
+    app = make_app(client, serving, log=click.echo if access_log else None)
     asyncio.run(serve(app, serving, started=lambda url: settings.say(f"serving {settings.config().home} at {url}")))

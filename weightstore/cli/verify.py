@@ -75,7 +75,8 @@ def command(settings: Settings, *, names: tuple[str, ...], repair: bool, with_la
     else:
         _print(verdicts, settings)
     if (bad or gone) and not repair:
-        settings.say("Fetch damaged and missing blobs again with: weightstore verify --repair")
+        home = f"--home {settings.home} " if settings.home else ""
+        settings.say(f"Fetch damaged and missing blobs again with: weightstore {home}verify --repair")
     damaged = [one for one in bad if one.checked.verdict == "damaged"] + (gone if repair else [])
     code = IntegrityError.exit_code if damaged else StoreError.exit_code if bad else 0
     click.get_current_context().exit(code)
@@ -135,12 +136,17 @@ def _check(client: Client, settings: Settings, only: Collection[Digest] | None, 
     from weightstore.cli.interrupt import interruptible
     from weightstore.cli.ls import title_of
     from weightstore.cli.progress import hashing_progress
-    from weightstore.store.image import documents_or_none
+    from weightstore.store.blobs import list_blobs
+    from weightstore.store.image import documents_in
     from weightstore.store.verify import verify_store
 
     stored = client.stored()
     layers = [layer for layer in client.obtainer.layers() if layer.layout and (layer.writable or with_layers)]
-    made = {digest for layer in layers if layer.layout for digest in documents_or_none(layer.layout)}
+    weights = [one.digest for one in stored]
+    made: set[Digest] = set()
+    for layout in (layer.layout for layer in layers if layer.layout is not None):
+        sizes = {digest: found.st_size for digest, found in list_blobs(layout).items()}
+        made |= documents_in(layout, sizes, weights=weights)
     titles = dict.fromkeys(made, "(of index.json: weightstore mirror index makes it again)")
     titles |= {one.digest: title_of(one) for one in stored}
     chosen = {layer.name for layer in layers}

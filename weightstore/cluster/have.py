@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from weightstore.records import Fields
 from weightstore.store.blobs import list_blobs
+from weightstore.store.gc import refs_by_digest
+from weightstore.store.image import documents_in
 from weightstore.store.layout import read_given
 
 if TYPE_CHECKING:
@@ -31,12 +33,15 @@ class Have:
 
     @classmethod
     def of_layers(cls, layers: Iterable[Layer]) -> Have:
-        """Return what some layers have by their names and sizes. Nothing is hashed."""
+        """Return what weights some layers have by their names and sizes. Nothing is hashed.
+
+        Manifests and configs are not among them: a bundle brings its own.
+        """
         found: dict[Digest, int] = {}
-        for layer in layers:
-            if layer.layout is not None:
-                for digest, stat in list_blobs(layer.layout).items():
-                    found.setdefault(digest, stat.st_size)
+        for layout in (layer.layout for layer in layers if layer.layout is not None):
+            sizes = {digest: stat.st_size for digest, stat in list_blobs(layout).items()}
+            documents = documents_in(layout, sizes, weights=refs_by_digest(layout))
+            found = {**{digest: size for digest, size in sizes.items() if digest not in documents}, **found}
         return cls(dict(sorted(found.items())))
 
     @classmethod

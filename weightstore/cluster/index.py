@@ -31,7 +31,7 @@ from weightstore.store.parts import Part
 from weightstore.store.publish import give_name, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from weightstore.catalog.entries import Catalog, Entry
     from weightstore.records import Ref
@@ -49,10 +49,15 @@ REF_NAME = "org.opencontainers.image.ref.name"
 LICENCES = "org.opencontainers.image.licenses"
 FILE_PATH = "org.cncf.model.filepath"
 NAME = "dev.weightstore.name"
+ALIASES = "dev.weightstore.aliases"
+ALIAS_OF = "dev.weightstore.alias-of"
 SOURCES = "dev.weightstore.sources"
 DIGEST = "dev.weightstore.digest"
 SIZE = "dev.weightstore.size"
 
+# The tags of the index itself, and of what signs it, where the mirror is in a registry.
+INDEX_TAG = "weightstore-index"
+_RESERVED = frozenset({INDEX_TAG, "weightstore-signed"})
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _NOT_IN_TITLES = re.compile(r"[^A-Za-z0-9._+@-]+")
 _TAG_LENGTH = 100  # with a digest's beginning behind it, no more than the 128 that registries take
@@ -68,7 +73,7 @@ class IndexEntry:
         title: a file name, safe to be one.
         ref_name: what tools call it, the tag in a registry; unique in an index.
         sources: where it was seen to come from, as they may be shown. Paths of one machine are not among them.
-        name: the weights name with its namespace; empty where no catalog knows it.
+        name: the weights name with its namespace; empty where no catalog knows it. ``aliases`` are further ones.
         licence: as the catalog has it; empty where it is not known.
         manifest: digest of its manifest, and ``manifest_size`` that document's bytes.
     """
@@ -82,6 +87,7 @@ class IndexEntry:
     licence: str
     manifest: Digest
     manifest_size: int
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +107,17 @@ class ModelIndex:
         return {entry.digest: entry for entry in self.entries}
 
     @property
+    def tags(self) -> dict[str, IndexEntry]:
+        """The entries by tag: of each first its own, then those of further names that no other has taken."""
+        found = {entry.ref_name: entry for entry in self.entries}
+        for entry in self.entries:
+            for alias in entry.aliases:
+                tag = _tag_of(alias)
+                if tag and tag not in _RESERVED:
+                    found.setdefault(tag, entry)
+        return found
+
+    @property
     def by_source(self) -> dict[Source, IndexEntry]:
         """The entries by source; a source that several entries claim is left out, since nothing is guessed."""
         found: dict[Source, IndexEntry] = {}
@@ -115,71 +132,35 @@ class ModelIndex:
             {
                 "schemaVersion": 2,
                 "mediaType": INDEX_TYPE,
-                "manifests": [*(_descriptor(entry) for entry in self.entries), *(dict(one) for one in self.foreign)],
+                "manifests": [
+                    *(_descriptor(entry) for entry in self.entries),
+                    *(_alias(tag, entry) for tag, entry in self.tags.items() if tag != entry.ref_name),
+                    *(dict(one) for one in self.foreign),
+                ],
             }
         )
 
 
-def model_index(entries: Iterable[IndexEntry], **parts: Any) -> ModelIndex:
+def model_index(entries: Iterable[IndexEntry], *, kept: Mapping[Digest, str] | None = None, **parts: Any) -> ModelIndex:
     """Return an index of entries, in order, each under a tag that no other has.
 
-    Where several would have one tag, as two files of one name, all of them get the beginning of their digest behind
-    it: which of them is meant is not guessed.
+    Tags that were given before, ``kept``, stay what they are: people have written them down. Where several others would
+    have one tag, as two files of one name, all of them get the beginning of their digest behind it: which of them is
+    meant is not guessed. So does one that comes later than the one that has its tag.
     """
     by_digest = {entry.digest: entry for entry in entries}
     ordered = [by_digest[digest] for digest in sorted(by_digest)]
-    plain = {entry.digest: _plain_tag(entry) for entry in ordered}
-    taken = Counter(plain.values())
-    tagged = [
-        replace(
-            entry,
-            ref_name=tag if taken[tag := plain[entry.digest]] == 1 else f"{tag}-{entry.digest.hex[:_SUFFIX]}",
-        )
-        for entry in ordered
-    ]
-    return ModelIndex(tuple(tagged), **parts)
-
-
-def merged(old: ModelIndex, new: ModelIndex) -> ModelIndex:
-    """Return an index that has what either has; of a checkpoint in both, what the new one says, and all sources.
-
-    Its documents are those that are new to whoever has the old one.
-    """
-    before = old.by_digest
-    documents = {**old.documents, **new.documents}
-    entries = dict(before)
-    for entry in new.entries:
-        known = before.get(entry.digest)
-        if known is not None and _says_no_more(entry, known):
-            continue
-        if known is not None and not set(known.sources) <= set(entry.sources):
-            sources = sorted({*known.sources, *entry.sources}, key=str)
-            entry, made = make_entry(
-                entry.digest,
-                entry.size,
-                sources=sources,
-                name=entry.name or known.name,
-                licence=entry.licence or known.licence,
-            )
-            documents |= made
-        entries[entry.digest] = entry
-    whole = model_index(entries.values(), foreign=old.foreign)
-    changed = [entry for entry in whole.entries if entry != before.get(entry.digest) or entry.manifest in old.documents]
-    return replace(whole, documents=dict(_named(changed, documents)))
-
-
-def _named(entries: Iterable[IndexEntry], documents: Mapping[Digest, bytes]) -> Iterator[tuple[Digest, bytes]]:
-    """Yield the documents that entries name: their manifests, and the configs of these."""
-    for entry in entries:
-        if entry.manifest in documents:
-            yield entry.manifest, documents[entry.manifest]
-            config = Digest.parse(json.loads(documents[entry.manifest])["config"]["digest"])
-            yield config, documents[config]
-
-
-def _says_no_more(entry: IndexEntry, known: IndexEntry) -> bool:
-    told = set(entry.sources) < set(known.sources)
-    return told and entry.name in {"", known.name} and entry.licence in {"", known.licence}
+    tags = {digest: tag for digest, tag in (kept or {}).items() if digest in by_digest and tag not in _RESERVED}
+    plain = {entry.digest: _plain_tag(entry) for entry in ordered if entry.digest not in tags}
+    asked = Counter([*tags.values(), *plain.values(), *_RESERVED])
+    tags |= {digest: tag for digest, tag in plain.items() if asked[tag] == 1}
+    taken = set(tags.values())
+    for digest, tag in plain.items():
+        if digest not in tags:
+            longer = f"{tag}-{digest.hex[:_SUFFIX]}"
+            tags[digest] = longer if longer not in taken else digest.hex
+            taken.add(tags[digest])
+    return ModelIndex(tuple(replace(entry, ref_name=tags[entry.digest]) for entry in ordered), **parts)
 
 
 def build_index(layout: Layout, catalogs: Iterable[Catalog], *, only: Iterable[Digest] | None = None) -> ModelIndex:
@@ -204,12 +185,14 @@ def index_of(
         mine = list(refs.get(digest, ()))
         if not mine:
             continue
-        entry = _entry_of(mine, known)
+        found = _entries_of(mine, known)
+        entry = found[0] if found else None
         made, texts = make_entry(
             digest,
             sizes[digest],
             sources=[ref.source for ref in mine],
             name=entry.qualified_name if entry is not None else "",
+            aliases=[one.qualified_name for one in found[1:]],
             licence=(entry.licence or "") if entry is not None else "",
             task=entry.task if entry is not None else "",
             num_params=entry.num_params if entry is not None else None,
@@ -219,14 +202,16 @@ def index_of(
     return model_index(entries, documents=documents)
 
 
-def _entry_of(refs: Iterable[Ref], catalogs: Iterable[Catalog]) -> Entry | None:
-    """Return what a catalog says of a blob: of the first source that one knows, and whose pin it has."""
-    for ref in sorted(refs, key=lambda ref: str(ref.source)):
-        for catalog in catalogs:
-            entry = catalog.entry_of_source(ref.source)
-            if entry is not None and entry.pin.matches(ref.digest):
-                return entry
-    return None
+def _entries_of(refs: Iterable[Ref], catalogs: Iterable[Catalog]) -> list[Entry]:
+    """Return what catalogs say of a blob: of each of its sources, if the pin agrees, in the order of sources."""
+    found = {
+        entry.qualified_name: entry
+        for ref in sorted(refs, key=lambda ref: str(ref.source))
+        for catalog in catalogs
+        for entry in catalog.entries_of_source(ref.source)
+        if entry.pin.matches(ref.digest)
+    }
+    return list(found.values())
 
 
 def make_entry(
@@ -234,17 +219,26 @@ def make_entry(
     size: int,
     *,
     sources: Iterable[Source],
+    title: str = "",
     name: str = "",
+    aliases: Iterable[str] = (),
     licence: str = "",
     task: str = "",
     num_params: int | None = None,
 ) -> tuple[IndexEntry, dict[Digest, bytes]]:
-    """Return an entry, and its manifest and config by their digests."""
+    """Return an entry, and its manifest and config by their digests. Without a ``title`` the sources give one."""
     given = sorted(set(sources), key=str)
     public = tuple(source for source in given if source.scheme != "file")
-    title = _title([*public, *given], digest)
+    title = title or _title([*public, *given], digest)
     config = _encoded(_config(digest, title, public, name=name, licence=licence, task=task, num_params=num_params))
-    annotations = {TITLE: title, SOURCES: _sources(public), NAME: name, LICENCES: licence}
+    others = tuple(dict.fromkeys(alias for alias in aliases if alias != name))
+    annotations = {
+        TITLE: title,
+        SOURCES: _listed(map(str, public)),
+        NAME: name,
+        ALIASES: _listed(others) if others else "",
+        LICENCES: licence,
+    }
     told = {key: value for key, value in annotations.items() if value}
     manifest = _encoded(
         {
@@ -263,7 +257,7 @@ def make_entry(
             "annotations": told,
         }
     )
-    entry = IndexEntry(digest, size, title, "", public, name, licence, _digest_of(manifest), len(manifest))
+    entry = IndexEntry(digest, size, title, "", public, name, licence, _digest_of(manifest), len(manifest), others)
     return replace(entry, ref_name=_plain_tag(entry)), {entry.manifest: manifest, _digest_of(config): config}
 
 
@@ -301,19 +295,22 @@ def _title(sources: Iterable[Source], digest: Digest) -> str:
 
 
 def _plain_tag(entry: IndexEntry) -> str:
-    text = entry.name.removeprefix("torchvision/") if entry.name else entry.title
-    kept = "-".join(re.findall(r"[A-Za-z0-9._]+", text)).strip("._-")
-    return kept[:_TAG_LENGTH] or entry.digest.hex
+    return _tag_of(entry.name or entry.title) or entry.digest.hex
 
 
-def tags_of(entry: IndexEntry) -> tuple[str, str]:
-    """Return the tags that an entry may have: its plain one, and the one where others would have that as well."""
-    plain = _plain_tag(entry)
-    return plain, f"{plain}-{entry.digest.hex[:_SUFFIX]}"
+def tags_of(entry: IndexEntry) -> frozenset[str]:
+    """Return the tags that a push may have given an entry: by its names or its file, alone or among namesakes."""
+    plain = {tag for name in (entry.name, entry.title, *entry.aliases) if (tag := _tag_of(name))}
+    return frozenset({entry.digest.hex, *plain, *(f"{tag}-{entry.digest.hex[:_SUFFIX]}" for tag in plain)})
 
 
-def _sources(sources: Iterable[Source]) -> str:
-    return json.dumps([str(source) for source in sources], ensure_ascii=True, separators=(",", ":"))
+def _tag_of(name: str) -> str:
+    kept = "-".join(re.findall(r"[A-Za-z0-9._]+", name.removeprefix("torchvision/"))).strip("._-")
+    return kept[:_TAG_LENGTH]
+
+
+def _listed(texts: Iterable[str]) -> str:
+    return json.dumps(list(texts), ensure_ascii=True, separators=(",", ":"))
 
 
 def _descriptor(entry: IndexEntry) -> dict[str, Any]:
@@ -322,8 +319,9 @@ def _descriptor(entry: IndexEntry) -> dict[str, Any]:
         TITLE: entry.title,
         DIGEST: str(entry.digest),
         SIZE: str(entry.size),
-        SOURCES: _sources(entry.sources),
+        SOURCES: _listed(map(str, entry.sources)),
         NAME: entry.name,
+        ALIASES: _listed(entry.aliases) if entry.aliases else "",
         LICENCES: entry.licence,
     }
     return {
@@ -332,6 +330,17 @@ def _descriptor(entry: IndexEntry) -> dict[str, Any]:
         "digest": str(entry.manifest),
         "size": entry.manifest_size,
         "annotations": {key: value for key, value in annotations.items() if value},
+    }
+
+
+def _alias(tag: str, entry: IndexEntry) -> dict[str, Any]:
+    """Return what lets tools find an entry under a further name."""
+    return {
+        "mediaType": MANIFEST_TYPE,
+        "artifactType": ARTIFACT_TYPE,
+        "digest": str(entry.manifest),
+        "size": entry.manifest_size,
+        "annotations": {REF_NAME: tag, ALIAS_OF: str(entry.digest)},
     }
 
 
@@ -360,6 +369,8 @@ def parse_index(data: bytes, *, place: str) -> ModelIndex:
         annotations = one.values.get("annotations") or {}
         if isinstance(annotations, dict) and DIGEST in annotations:
             entries.append(_parsed(one))
+        elif isinstance(annotations, dict) and ALIAS_OF in annotations:
+            continue  # the entry itself tells
         else:
             one.take("mediaType", str)
             one.take_digest("digest")
@@ -398,20 +409,25 @@ def _parsed(one: Fields) -> IndexEntry:
         texts[LICENCES],
         manifest,
         manifest_size,
+        _parsed_list(inner, ALIASES),
     )
 
 
-def _parsed_sources(fields: Fields) -> tuple[Source, ...]:
-    if SOURCES not in fields.values:
+def _parsed_list(fields: Fields, key: str) -> tuple[str, ...]:
+    if key not in fields.values:
         return ()
     try:
-        texts = json.loads(fields.take(SOURCES, str))
+        texts = json.loads(fields.take(key, str))
     except (ValueError, RecursionError):
-        raise fields.error(f"{SOURCES!r} is not JSON") from None
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise fields.error(f"{SOURCES!r} is not a list of strings")
+        raise fields.error(f"{key!r} is not JSON") from None
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text.isprintable() for text in texts):
+        raise fields.error(f"{key!r} is not a list of strings")
+    return tuple(texts)
+
+
+def _parsed_sources(fields: Fields) -> tuple[Source, ...]:
     try:
-        sources = tuple(Source(text) for text in texts)
+        sources = tuple(Source(text) for text in _parsed_list(fields, SOURCES))
     except InvalidSource as error:
         raise fields.error(f"{SOURCES!r}: {error}") from None
     if any(source.scheme == "file" for source in sources):

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.index import (
+    ALIASES,
     ARTIFACT_TYPE,
     DIGEST,
     INDEX_TYPE,
@@ -44,7 +45,7 @@ def parse_manifest(data: bytes, *, place: str) -> tuple[IndexEntry, ...]:
             continue
         digest = layer.take_digest("digest")
         own = layer.take("annotations", dict) if "annotations" in layer.values else {}
-        annotations = {key: told[key] for key in (NAME, SOURCES, LICENCES) if key in told}
+        annotations = {key: told[key] for key in (NAME, ALIASES, SOURCES, LICENCES) if key in told}
         annotations |= {
             TITLE: own.get(TITLE) or told.get(TITLE) or digest.hex,
             REF_NAME: digest.hex,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.index import IndexEntry, ModelIndex, make_entry, model_index
 from weightstore.cluster.tar import BLOBS, END, INDEX_FILE, LAYOUT_FILE, header, padding
 from weightstore.cluster.volumes import Writer
-from weightstore.errors import BlobDamaged, NotPresent
+from weightstore.errors import BlobDamaged, NoSpace, NotPresent
 from weightstore.store.blobs import BLOCK, open_regular
 from weightstore.store.layout import translated
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from weightstore.catalog.entries import Entry
     from weightstore.client import Client
     from weightstore.cluster.have import Have
     from weightstore.digest import Digest
@@ -115,7 +117,7 @@ def create(
     small = {LAYOUT_FILE: _LAYOUT, INDEX_FILE: index.encode(), **small}
     sizes = [*map(len, small.values()), *(item.size for item in sent)]
     total = sum(len(header("", 0)) + size + padding(size) for size in sizes) + len(END)
-    with Writer(output, total=total, volume_size=volume_size) as writer, translated(output):
+    with _room_is_made_for(output), Writer(output, total=total, volume_size=volume_size) as writer, translated(output):
         for name, data in small.items():
             writer.write(header(name, len(data)) + data + bytes(padding(len(data))))
         for item in sent:
@@ -128,16 +130,26 @@ def create(
     return Created(tuple(paths), total, index, tuple(item for item in items if item not in sent))
 
 
+@contextmanager
+def _room_is_made_for(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except NoSpace as error:
+        raise error.advising(f"Make room there, or write the bundle elsewhere than to {output}.") from None
+
+
 def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
     entries: list[IndexEntry] = []
     documents: dict[Digest, bytes] = {}
     for item in items:
-        known = next(filter(None, map(client.entry_of, item.sources)), None)
+        found = _entries_of(item, client)
+        known = found[0] if found else None
         entry, made = make_entry(
             item.digest,
             item.size,
             sources=item.sources,
             name=known.qualified_name if known is not None else item.name,
+            aliases=[one.qualified_name for one in found[1:]],
             licence=(known.licence or "") if known is not None else "",
             task=known.task if known is not None else "",
             num_params=known.num_params if known is not None else None,
@@ -145,6 +157,15 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
         entries.append(entry)
         documents |= made
     return model_index(entries, documents=documents)
+
+
+def _entries_of(item: Item, client: Client) -> list[Entry]:
+    """Return what the first catalog that knows any of an item's sources says of them."""
+    for catalog in client.catalogs.near():
+        found = {one.qualified_name: one for source in item.sources for one in catalog.entries_of_source(source)}
+        if found:
+            return list(found.values())
+    return []
 
 
 def _content(item: Item, *, on_bytes: Callable[[int], None]) -> Iterator[memoryview]:

@@ -1,15 +1,55 @@
 "use strict";
 (() => {
+  document.documentElement.classList.add("live");
+
+  const page = location.protocol === "file:" ? decodeURIComponent(location.pathname) : location.origin + location.pathname;
+  const here = page.replace(/\/(index\.html)?$/, "");
+  document.querySelectorAll(".address").forEach((place) => {
+    place.textContent = /^[\w:/.@%+~-]+$/.test(here) ? here : `'${here.replaceAll("'", "'\\''")}'`;
+  });
+
+  const copy = async (text) => {
+    if (navigator.clipboard) {
+      try {
+        await navigator.clipboard.writeText(text);
+        return true;
+      } catch { /* not allowed here: the old way */ }
+    }
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    const done = document.execCommand("copy"); // plain http has no clipboard
+    area.remove();
+    return done;
+  };
+  document.querySelectorAll(".command").forEach((place) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "copy";
+    button.textContent = "copy";
+    button.addEventListener("click", async () => {
+      button.textContent = (await copy(place.querySelector("code").textContent)) ? "copied" : "failed";
+      setTimeout(() => { button.textContent = "copy"; }, 1500);
+    });
+    place.append(button);
+  });
+
   const table = document.getElementById("weights");
+  if (!table) return; // an empty store
   const body = table.tBodies[0];
   const rows = Array.from(body.rows);
   const search = document.getElementById("search");
   const count = document.getElementById("count");
-  document.documentElement.classList.add("live");
 
-  const texts = rows.map((row) => row.textContent.toLowerCase());
+  // What is searched is what is told of the weights, and not the command, which is much the same for all.
+  const texts = rows.map((row) => {
+    const told = row.cloneNode(true);
+    told.querySelectorAll(".command").forEach((command) => command.remove());
+    return `${told.textContent} ${row.id.slice("sha256-".length)}`.toLowerCase();
+  });
   const find = () => {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = search.value.toLowerCase().split(/\s+/).map((word) => word.replace(/^sha256:/, "")).filter(Boolean);
     let shown = 0;
     rows.forEach((row, index) => {
       row.hidden = !words.every((word) => texts[index].includes(word));
@@ -25,7 +65,7 @@
   const sortBy = (column, up) => {
     const valueOf = (row) => {
       const cell = row.cells[column];
-      if (!cell.classList.contains("sortable")) return cell.textContent.trim().toLowerCase();
+      if (!cell.classList.contains("sortable")) return (cell.querySelector(".name") || cell).textContent.trim().toLowerCase();
       return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
     };
     const keyed = rows.map((row) => [valueOf(row), row]);
@@ -62,32 +102,5 @@
       const first = head.classList.contains("number") && column > 1 ? "descending" : "ascending";
       sortBy(column, now === null ? first === "ascending" : now === "descending");
     });
-  });
-
-  const copy = async (text) => {
-    if (navigator.clipboard) {
-      try {
-        await navigator.clipboard.writeText(text);
-        return true;
-      } catch { /* not allowed here: the old way */ }
-    }
-    const area = document.createElement("textarea");
-    area.value = text;
-    document.body.append(area);
-    area.select();
-    const done = document.execCommand("copy"); // plain http has no clipboard
-    area.remove();
-    return done;
-  };
-  document.querySelectorAll(".command").forEach((place) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "copy";
-    button.textContent = "copy";
-    button.addEventListener("click", async () => {
-      button.textContent = (await copy(place.querySelector("code").textContent)) ? "copied" : "failed";
-      setTimeout(() => { button.textContent = "copy"; }, 1500);
-    });
-    place.append(button);
   });
 })();

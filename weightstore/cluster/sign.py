@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import parse_index
+from weightstore.cluster.index import ModelIndex, parse_index
 from weightstore.cluster.mirror.pull import index_of_place, pinned_by_catalog
 from weightstore.cluster.mirror.signature import files_of
-from weightstore.errors import BlobDamaged, InvalidInput, InvalidRecord, NotAStore
+from weightstore.errors import InvalidInput, InvalidRecord, NotAStore, StoreError
 from weightstore.records import Wanted
 from weightstore.signing.document import (
     DOCUMENT_LIMIT,
@@ -24,8 +25,9 @@ from weightstore.signing.document import (
 )
 from weightstore.signing.sshsig import NAMESPACE, BadSignature, Signature, sign
 from weightstore.signing.trusted import inside, read_documents
-from weightstore.store.blobs import open_verified
-from weightstore.store.image import read_index_file
+from weightstore.store.blobs import list_blobs, open_verified
+from weightstore.store.gc import refs_by_digest
+from weightstore.store.image import INDEX_NAME, read_index_file
 from weightstore.store.layout import open_layout, read_limited, translated, write_record
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ _KEY_LIMIT = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A mirror's index that was signed: where it lies, what it says, and by which key.
+    """A mirror's index that was signed: where it is, what it says, and by which key.
 
     ``left_out`` are the sources that it does not vouch for, with why not.
     """
@@ -68,12 +70,13 @@ def sign_mirror(
 ) -> Signed:
     """Sign what the index of a mirror in a directory says of sources.
 
-    Every blob that is vouched for is verified first. A source that several entries claim is left out.
+    Every blob that is vouched for is verified first. A source that several entries claim is left out, and so is what
+    the store has and its index does not tell: the index is what whoever signs it has looked at.
 
     Raises:
         InvalidInput: the mirror has no index, or the key cannot be used.
-        BlobDamaged: a blob is not there, or not what its name says; nothing is signed.
-        NotAStore, InvalidRecord, StoreError: the directory cannot be used.
+        BlobDamaged: a blob is not what its name says; nothing is signed.
+        NotAStore, InvalidRecord, StoreError: the directory cannot be used, or its index names what is not there.
     """
     layout = open_layout(root)
     if layout is None:
@@ -85,7 +88,7 @@ def sign_mirror(
         # Who reads between the two finds that they do not belong together, and reads again.
         write_record(path, made.document, mode=0o444, scratch=layout.tmp, durable=True)
         write_record(layout.root / SIGNATURE, made.signature, mode=0o444, scratch=layout.tmp, durable=True)
-    return Signed(str(path), made.index, made.fingerprint)
+    return Signed(str(path), made.index, made.fingerprint, _left_out(layout))
 
 
 def sign_place(
@@ -175,9 +178,29 @@ def _entries(layout: Layout, receipts: Receipts, on_bytes: Callable[[int], None]
         path = layout.blob(entry.digest)
         blob = open_verified(path, entry.digest, receipts, on_bytes=on_bytes)
         if blob is None:
-            raise BlobDamaged(place=str(path), expected=str(entry.digest), actual="not there")
+            raise StoreError(
+                place=str(layout.root / INDEX_NAME),
+                reason=f"names {entry.name or entry.title}, {entry.digest}, and that is not there. Push it again, or "
+                f"write the index anew: weightstore --home {layout.root} mirror index",
+            )
         blob.close()
     return tuple(SignedEntry(source, entry.digest, entry.size, entry.name) for source, entry in found.items())
+
+
+def _left_out(layout: Layout) -> tuple[tuple[Source, str], ...]:
+    """Return the sources that a store knows of and that its index does not tell, or not clearly, with why not."""
+    data = read_index_file(layout)
+    index = parse_index(data, place=str(layout.root / INDEX_NAME)) if data is not None else ModelIndex()
+    told = {(source, entry.digest) for entry in index.entries for source in entry.sources}
+    claims = Counter(source for entry in index.entries for source in entry.sources)
+    anew = f"Write it anew, and sign again: weightstore --home {layout.root} mirror index"
+    found = {source: "is claimed by several entries of the index" for source, count in claims.items() if count > 1}
+    there = list_blobs(layout)
+    for digest, refs in refs_by_digest(layout).items():
+        for ref in refs:
+            if ref.source.scheme != "file" and digest in there and (ref.source, digest) not in told:
+                found[ref.source] = f"is in the store as {digest}, and its index does not say so. {anew}"
+    return tuple(sorted(found.items(), key=lambda item: str(item[0])))
 
 
 def _version_there(layout: Layout) -> int:

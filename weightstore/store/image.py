@@ -10,12 +10,16 @@ from weightstore.errors import InvalidDigest, InvalidRecord
 from weightstore.store.layout import read_limited
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
     from weightstore.store.layout import Layout
 
 INDEX_NAME = "index.json"
 INDEX_LIMIT = 64 << 20
 DOCUMENT_LIMIT = 4 << 20  # what registries take for a manifest
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_DOCUMENTS = frozenset({_MANIFEST, "application/vnd.oci.image.index.v1+json"})
 
 
 def read_index_file(layout: Layout) -> bytes | None:
@@ -92,9 +96,36 @@ def _digest(descriptor: object, place: str) -> Digest:
         raise InvalidRecord(place=place, reason=str(error)) from None
 
 
-def documents_or_none(layout: Layout) -> frozenset[Digest]:
-    """Return what :func:`image_documents` does; of an index that cannot be read, nothing."""
+def documents_in(layout: Layout, sizes: Mapping[Digest, int], *, weights: Iterable[Digest] = ()) -> frozenset[Digest]:
+    """Return which of a store's blobs, given with their sizes, are manifests and configs and no weights.
+
+    That are those that index.json names, and those that an earlier one named: they stay until gc takes them, and only
+    their content tells. What is known to be ``weights``, since a source is recorded of it, is not looked into. Of an
+    index that cannot be read, nothing is believed.
+    """
     try:
-        return image_documents(layout)
+        found = set(image_documents(layout))
     except InvalidRecord:
-        return frozenset()
+        found = set()
+    unknown = {digest for digest, size in sizes.items() if 0 < size <= DOCUMENT_LIMIT} - found - set(weights)
+    for digest in unknown:
+        path = layout.blob(digest)
+        try:
+            document = _object(_json_of(path), str(path))
+        except (OSError, InvalidRecord):
+            continue
+        if document.get("schemaVersion") == 2 and document.get("mediaType") in _DOCUMENTS:
+            found.add(digest)
+            config = _config_of(layout, digest)
+            if config in unknown:
+                found.add(config)
+        elif isinstance(document.get("modelfs"), dict) and isinstance(document.get("descriptor"), dict):
+            found.add(digest)  # a config of ours, whose manifest is gone
+    return frozenset(found)
+
+
+def _json_of(path: Path) -> bytes:
+    """Return the bytes of what may be a JSON object: of a checkpoint no more than a little is read."""
+    if read_limited(path, 0) != b"{":
+        return b""
+    return read_limited(path, DOCUMENT_LIMIT)

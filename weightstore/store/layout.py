@@ -230,6 +230,19 @@ def open_layout(root: Path, *, strict: bool = False) -> Layout | None:
     return Layout(root, info.sharing)
 
 
+def require_layout(root: Path) -> Layout:
+    """Return the layout of an existing store.
+
+    Raises:
+        NotAStore: there is none, or something else.
+    """
+    layout = open_layout(root, strict=True)
+    if layout is None:
+        reason = f"there is no store. If that is the right path, make one first: weightstore init {root}"
+        raise NotAStore(place=str(root), reason=reason)
+    return layout
+
+
 def create_layout(root: Path, sharing: Sharing | None = None) -> Layout:
     """Return the layout of the store at ``root``, made (or its missing directories made) where needed. Idempotent.
 

@@ -47,7 +47,7 @@ def put_aside(layout: Layout, path: Path, damage: BlobDamaged) -> Path | None:
         raise CannotReplace(
             place=str(path),
             reason=f"is damaged and cannot be moved away ({error.strerror}). Ask its owner or the store's "
-            "administrator to run: weightstore verify --repair",
+            f"administrator to run: weightstore --home {layout.root} verify --repair",
         ) from None
     reason = {"found_at": timestamp(datetime.now(UTC)), "expected": damage.expected, "actual": damage.actual}
     write_record(target.with_name(target.name + ".json"), json.dumps(reason).encode() + b"\n", mode=0o644)

@@ -7,22 +7,27 @@ import os
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import ModelIndex, build_index, index_of, merged, write_index
+from weightstore.client import Client
+from weightstore.cluster.index import ModelIndex, build_index, index_of, write_index
+from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.place import RACES, parse_told, too_many_races
-from weightstore.errors import InvalidRecord, StoreError
+from weightstore.cluster.page import page_of, write_page
+from weightstore.errors import BlobDamaged, InvalidRecord, NoSpace, StoreError
 from weightstore.source import Source
-from weightstore.store.blobs import list_blobs
+from weightstore.store.blobs import list_blobs, open_verified
 from weightstore.store.image import INDEX_NAME, read_index_file
 from weightstore.store.layout import Layout, create_layout, open_layout, translated, write_record
 from weightstore.store.locks import BestLock
 from weightstore.store.parts import Part
 from weightstore.store.publish import publish
+from weightstore.store.receipts import identity_of
 from weightstore.store.refs import read_ref_of_key, write_ref
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from pathlib import Path
 
     from weightstore.cluster.mirror.place import Change, Chunks, Outgoing
@@ -73,7 +78,62 @@ class Directory:
             return set()
         return {digest for digest, found in list_blobs(layout).items() if wanted.get(digest) == found.st_size}
 
+    def unproven(self, digests: Collection[Digest]) -> dict[Digest, int]:
+        """Return the sizes of those blobs there that this user has not hashed, or that changed since."""
+        layout = open_layout(self.root, strict=True)
+        there = list_blobs(layout) if layout is not None else {}
+        return {
+            digest: found.st_size
+            for digest, found in there.items()
+            if digest in digests and not self._receipts.attests(digest, identity_of(found))
+        }
+
+    def damaged(self, digests: Collection[Digest], *, on_bytes: Callable[[int], None]) -> set[Digest]:
+        """Return which of the blobs there are not what their names say, or cannot be read. They are hashed, once."""
+        layout = open_layout(self.root, strict=True)
+        if layout is None:
+            return set()
+
+        def is_good(digest: Digest) -> bool:
+            try:
+                blob = open_verified(layout.blob(digest), digest, self._receipts, on_bytes=on_bytes)
+            except (BlobDamaged, OSError):
+                return False  # writing it puts that one aside, or tells why it cannot
+            if blob is not None:
+                blob.close()
+            return blob is not None
+
+        ordered = sorted(digests)
+        with ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="verify") as pool:
+            return {digest for digest, good in zip(ordered, pool.map(is_good, ordered), strict=True) if not good}
+
+    def check_room(self, needed: int) -> None:
+        """Make sure that so many bytes will fit.
+
+        Raises:
+            NoSpace: they will not.
+        """
+        there = next(place for place in (self.root, *self.root.parents) if place.exists())
+        with translated(there):
+            found = os.statvfs(there)
+        if needed > (free := found.f_bavail * found.f_frsize):
+            with self._room_is_made_there():
+                raise NoSpace(place=str(self.root), needed=needed, free=free, reason="too little free space")
+
+    @contextlib.contextmanager
+    def _room_is_made_there(self) -> Iterator[None]:
+        try:
+            yield
+        except NoSpace as error:
+            raise error.advising(
+                f"Make room there (`weightstore --home {self.root} gc --dry-run`), or push to another place."
+            ) from None
+
     def write(self, blob: Outgoing, chunks: Chunks) -> None:
+        with self._room_is_made_there():
+            self._write(blob, chunks)
+
+    def _write(self, blob: Outgoing, chunks: Chunks) -> None:
         layout = self._layout()
         part = Part.create(layout, f"sha256-{blob.digest.hex}")
         try:
@@ -102,7 +162,9 @@ class Directory:
                 new = change(self._with_lost(layout, seen))
                 if new.encode() == seen.encode() and not seen.documents:  # with documents it is not there yet
                     return
-                write_index(layout, new, receipts=self._receipts)
+                self._check_writable(layout)
+                with self._room_is_made_there():
+                    write_index(layout, new, receipts=self._receipts)
         raise too_many_races(self.display)
 
     @contextlib.contextmanager
@@ -147,6 +209,22 @@ class Directory:
             with translated(path):
                 write_record(path, data, mode=layout.modes.blob, scratch=layout.tmp, durable=True)
 
+    @staticmethod
+    def _check_writable(layout: Layout) -> None:
+        """Make sure that this user may replace the index: members of a group add blobs and refs, and cannot do that."""
+        if not os.access(layout.root, os.W_OK):
+            keeper = _owner_of(layout.root)
+            raise StoreError(
+                place=str(layout.root / INDEX_NAME),
+                reason=f"only {keeper} writes it. What was pushed is in the mirror, and served by digest; {keeper} has "
+                f"the index tell of it by: weightstore --home {layout.root} mirror index",
+            )
+
+    def show(self, client: Client) -> None:
+        """Write the mirror's front page, by what its index and a client's catalogs say."""
+        config = client.config.but(home=self.root, layers=())
+        write_page(self._layout(), page_of(Client(config, note=client.note), only_here=True))
+
     def _layout(self) -> Layout:
         with self._lock:
             if self._made is None:
@@ -170,3 +248,10 @@ class Directory:
             raise StoreError(place=str(self.root), reason=error.strerror or str(error)) from None
         others = [name for name in names if not _MADE_FIRST.fullmatch(name)]
         return bool(others) and open_layout(self.root) is None
+
+
+def _owner_of(root: Path) -> str:
+    try:
+        return root.owner()
+    except (KeyError, OSError):
+        return "its owner"

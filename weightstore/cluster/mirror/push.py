@@ -6,7 +6,8 @@ import concurrent.futures
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from weightstore.cluster.index import ModelIndex, index_of, merged
+from weightstore.cluster.index import ModelIndex, index_of
+from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing
 from weightstore.errors import Cancelled, NoSpace, StoreError, WeightStoreError
@@ -85,6 +86,16 @@ def chosen(client: Client, wanted: Iterable[Wanted]) -> list[Outgoing]:
     return found
 
 
+def check_room(plan: PushPlan, place: Place) -> None:
+    """Make sure that what is to be pushed will fit, where a mirror can tell: in a directory.
+
+    Raises:
+        NoSpace: it will not.
+    """
+    if isinstance(place, Directory) and plan.missing:
+        place.check_room(plan.bytes_to_push)
+
+
 def push(
     plan: PushPlan,
     place: Place,
@@ -115,6 +126,8 @@ def push(
             place.record(blob)
     if there:
         publish_index(there, place, client=client)
+        if isinstance(place, Directory):
+            place.show(client)
     return [*(Pushed(blob, "present") for blob in plan.present), *results]
 
 

@@ -9,8 +9,9 @@ import time
 from typing import TYPE_CHECKING, TypedDict, Unpack
 from urllib.parse import urljoin
 
-from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, TAG, ModelIndex, merged, tags_of
+from weightstore.cluster.index import INDEX_TAG, INDEX_TYPE, MANIFEST_TYPE, TAG, ModelIndex, tags_of
 from weightstore.cluster.manifest import parse_manifest
+from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.place import RACES, Chunks, give_way, parse_told, too_many_races
 from weightstore.cluster.mirror.uploader import PIECE, Uploader, compare
 from weightstore.digest import Digest
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from weightstore.transfer.registry import Registry
     from weightstore.transfer.retry import RetryPolicy
 
-INDEX_TAG = "weightstore-index"
 _OWN_TAGS = "weightstore-"
 _NEXT = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
 # Of tags that the index does not name so many are looked at: a repository may hold other things.
@@ -134,7 +134,7 @@ class InRegistry:
 
         They are under tags that it does not name; or under one that we put, and somebody else at the same moment.
         """
-        known, digests = {entry.ref_name for entry in index.entries}, index.by_digest
+        known, digests = set(index.tags), index.by_digest
         unknown = [tag for tag in self._tags() if tag not in known and not tag.startswith(_OWN_TAGS)]
         self._artifacts = {tag: entry for tag, entry in self._artifacts.items() if tag not in ours}
         found = (self._artifact(tag) for tag in (*unknown[:_MOST_LOST], *sorted(ours)))
@@ -175,7 +175,7 @@ class InRegistry:
         A tag is looked at just before it is written: where another push has put a file of the same name there, that is
         to be in the index as well.
         """
-        documents, before, now = index.documents, seen.by_digest, index.by_digest
+        documents, tags, before, now = index.documents, index.tags, seen.by_digest, index.by_digest
         namesakes = []
         for entry in index.entries:
             if entry.manifest not in documents:
@@ -191,7 +191,8 @@ class InRegistry:
                 if other is not None and other.digest not in now:
                     namesakes.append(other)
                     continue
-            self._tag(entry.ref_name, MANIFEST_TYPE, documents[entry.manifest], entry.manifest)
+            for tag in (tag for tag, one in tags.items() if one is entry):
+                self._tag(tag, MANIFEST_TYPE, documents[entry.manifest], entry.manifest)
             ours.add(entry.ref_name)
         if not namesakes:
             self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)

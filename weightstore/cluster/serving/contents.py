@@ -6,11 +6,12 @@ import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from weightstore.cluster.index import ModelIndex, index_of, merged, parse_index
+from weightstore.cluster.index import ModelIndex, index_of
+from weightstore.cluster.merging import merged
+from weightstore.cluster.renewal import index_there
 from weightstore.digest import Digest
 from weightstore.errors import InvalidRecord
 from weightstore.store.blobs import list_blobs
-from weightstore.store.image import INDEX_NAME, read_index_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,13 +46,14 @@ def _written(shelf: Shelf, sizes: Mapping[Digest, int]) -> ModelIndex:
     entries: dict[Digest, IndexEntry] = {}
     foreign: dict[Digest, Mapping[str, Any]] = {}
     tags: set[str] = set()
+    documents: dict[Digest, bytes] = {}
     for layout in shelf.layouts():
         try:
-            data = read_index_file(layout)
-            index = parse_index(data, place=str(layout.root / INDEX_NAME)) if data is not None else ModelIndex()
+            index = index_there(layout)
         except InvalidRecord as damage:
             shelf.client.note(str(damage))
             continue
+        documents |= index.documents
         for entry in index.entries:
             is_here = sizes.get(entry.digest) == entry.size and entry.manifest in sizes
             if is_here and entry.digest not in entries:
@@ -62,4 +64,5 @@ def _written(shelf: Shelf, sizes: Mapping[Digest, int]) -> ModelIndex:
             digest = Digest.parse(one["digest"])
             if digest in sizes:
                 foreign.setdefault(digest, one)
-    return ModelIndex(tuple(entries[digest] for digest in sorted(entries)), tuple(foreign.values()))
+    ordered = tuple(entries[digest] for digest in sorted(entries))
+    return ModelIndex(ordered, tuple(foreign.values()), documents)

@@ -22,7 +22,10 @@ class Front:
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/", self._page), web.get("/index.html", self._page)]
 
+    def _made(self) -> str:
+        return page_of(self._shelf.client, is_served=True)
+
     async def _page(self, request: web.Request) -> web.Response:
-        text = await self._shelf.call(lambda: self._shelf.kept("page", lambda: page_of(self._shelf.client)))
+        text = await self._shelf.call(lambda: self._shelf.kept("page", self._made))
         headers = {"Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
         return send_document(request, text.encode(), "text/html; charset=utf-8", headers=headers)

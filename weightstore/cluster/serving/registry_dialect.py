@@ -126,7 +126,7 @@ class RegistryDialect:
 
 def _tags(index: ModelIndex) -> dict[str, Digest]:
     """Return the manifests by tag: ours, and under other tags those that other tools put there."""
-    ours = {entry.ref_name: entry.manifest for entry in index.entries}
+    ours = {tag: entry.manifest for tag, entry in index.tags.items()}
     others = {}
     for one in index.foreign:
         names = one.get("annotations")
