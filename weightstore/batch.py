@@ -120,20 +120,23 @@ class NoProgress:
         pass
 
 
-def make_plan(wanted: Iterable[Wanted], *, obtainer: Obtainer) -> Plan:
-    """Decide what is to be fetched. Two names of one source are one item. Reads the stores; opens no socket."""
+def make_plan(wanted: Iterable[Wanted], *, obtainer: Obtainer, asking: bool = False) -> Plan:
+    """Decide what is to be fetched. Two names of one source are one item.
+
+    Reads the stores, and opens no socket; when ``asking``, mirrors are asked for what they signed, as a fetch would.
+    """
     groups: dict[tuple[str, str], list[Wanted]] = {}
     for one in wanted:
         groups.setdefault((one.source.key, one.pin.hex), []).append(one)
-    items = tuple(_item(group, obtainer) for group in groups.values())
+    items = tuple(_item(group, obtainer, asking=asking) for group in groups.values())
     return Plan(items, _free_bytes(obtainer.config.home))
 
 
-def _item(group: Sequence[Wanted], obtainer: Obtainer) -> Item:
+def _item(group: Sequence[Wanted], obtainer: Obtainer, *, asking: bool) -> Item:
     wanted = group[0]
     names = tuple(dict.fromkeys(one.name for one in group))
     qualified = tuple(dict.fromkeys(one.qualified_name or one.name for one in group))
-    located = obtainer.locate(wanted)
+    located = obtainer.locate(wanted, asking=asking)
     if located.hit is not None:
         here = obtained_from(located.hit)
         return Item(wanted, names, here.size, here.digest, here, qualified_names=qualified)

@@ -319,11 +319,15 @@ class Client:
             hit.blob.close()
         return hit is not None
 
-    def plan(self, wanted: Iterable[Wanted]) -> Plan:
-        """Return what a prefetch of these would do. Opens no socket."""
+    def plan(self, wanted: Iterable[Wanted], *, asking: bool = False) -> Plan:
+        """Return what a prefetch of these would do. Opens no socket.
+
+        When ``asking``, the mirrors are asked for their signed indexes where no digest is known, as the prefetch will
+        ask them; never offline, nor where ``allowed_signers`` is not set.
+        """
         from weightstore.batch import make_plan
 
-        return make_plan(wanted, obtainer=self.obtainer)
+        return make_plan(wanted, obtainer=self.obtainer, asking=asking)
 
     def prefetch(
         self,
@@ -425,12 +429,16 @@ class Client:
             if layer.layout is None:
                 steps.append(Step(label, "there is no store yet" if layer.writable else "there is no store"))
             elif located.digest is None:
-                steps.append(Step(label, "has no ref for this source"))
+                known = self.obtainer.unbelieved(wanted, [layer])
+                steps.append(Step(label, "; ".join(known) or "has no ref for this source"))
             elif located.hit is not None and located.hit.layer == layer:
                 steps.append(Step(label, "has it, verified"))
                 break
             else:
                 steps.append(Step(label, "does not have it"))
+        if located.digest is None:
+            signed = [one for one in self.obtainer.unbelieved(wanted) if not any(one in step.answer for step in steps)]
+            steps += [Step("what was signed, as you remember it", one) for one in signed]
         if path is None:
             chosen = self.obtainer.route(wanted, located)
             for candidate in chosen.candidates:

@@ -49,7 +49,7 @@ class Vouchers:
         self._read_at: float | None = None
         self._indexes: list[tuple[Believed, dict[Source, SignedEntry]]] = []
 
-    def remembered(self, wanted: Wanted) -> Digest | None:
+    def remembered(self, wanted: Wanted) -> Claim | None:
         """Return what was once signed of some weights, while it is believed. Opens no socket.
 
         Raises:
@@ -64,10 +64,10 @@ class Vouchers:
             if claim is None or not _agree(wanted, claim):
                 continue
             if claim.is_believed(read_signers(self._allowed_signers), datetime.now(UTC)):
-                return claim.entry.digest
+                return claim
         return None
 
-    def ask(self, wanted: Wanted) -> Digest | None:
+    def ask(self, wanted: Wanted, *, remembering: bool = True) -> Claim | None:
         """Return what the mirrors' signed indexes say of some weights, the first that agrees, and remember it.
 
         Raises:
@@ -77,25 +77,38 @@ class Vouchers:
         for source in wanted.sources:
             for claim in self.claims_for(source):
                 if _agree(wanted, claim):
-                    remember(self._state, claim)
-                    return claim.entry.digest
+                    if remembering:
+                        remember(self._state, claim)
+                    return claim
         return None
+
+    def claims_of(self, digest: Digest) -> list[Claim]:
+        """Return which sources the mirrors' signed indexes say to have a digest. Errors as for :meth:`ask`."""
+        now = datetime.now(UTC)
+        return [
+            Claim(entry, believed.index.expires, believed.signer.key)
+            for believed, entries in self._listen()
+            for entry in entries.values()
+            if entry.digest == digest and now < believed.index.expires
+        ]
 
     def claims_for(self, source: Source) -> list[Claim]:
         """Return what each mirror says of a source, in the mirrors' order. Errors as for :meth:`ask`."""
+        now = datetime.now(UTC)
+        return [
+            Claim(entries[source], believed.index.expires, believed.signer.key)
+            for believed, entries in self._listen()
+            if source in entries and now < believed.index.expires
+        ]
+
+    def _listen(self) -> list[tuple[Believed, dict[Source, SignedEntry]]]:
         with self._lock:
             if self._read_at is None or time.monotonic() - self._read_at > _FRESH_S:
                 signers = read_signers(self._allowed_signers)
                 read = [self._read(mirror, signers) for mirror in self._mirrors]
                 self._indexes = [(one, one.index.by_source) for one in read if one is not None]
                 self._read_at = time.monotonic()
-            indexes = self._indexes
-        now = datetime.now(UTC)
-        return [
-            Claim(entries[source], believed.index.expires, believed.signer.key)
-            for believed, entries in indexes
-            if source in entries and now < believed.index.expires
-        ]
+            return self._indexes
 
     def _read(self, mirror: Source, signers: Sequence[Signer]) -> Believed | None:
         try:
