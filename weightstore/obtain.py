@@ -316,6 +316,18 @@ class Obtainer:
             raise self.not_present(wanted, located, notes=chosen.skipped)
         return candidates
 
+    def refusal(self, wanted: Wanted) -> WeightStoreError | None:
+        """Return the error with which fetching some weights that are missing is bound to end before it asks anybody."""
+        located = self.believed(wanted, asking=True)
+        try:
+            candidates = self.candidates(wanted, located)
+        except WeightStoreError as error:
+            return error
+        sources = [candidate.source for candidate in candidates]
+        if any(source.scheme != "file" or os.path.exists(source.path) for source in sources):
+            return None
+        return self.not_present(wanted, located)
+
     def route(self, wanted: Wanted, located: Located) -> Route:
         """Return the sources that would be asked for a missing blob, in order, were we online."""
         from weightstore.transfer.policy import route  # start-up: not for a hit

@@ -40,6 +40,8 @@ class Vouchers:
     ) -> None:
         """Nothing is read yet. A mirror whose index is not believed is noted, and says nothing."""
         mirrors = config.mirrors if "mirrors" in config.order else ()
+        # A registry has no files that could lie beside its blobs.
+        mirrors = tuple(mirror for mirror in mirrors if mirror.scheme != "oci")
         self._mirrors = [mirror for mirror in mirrors if mirror.scheme == "file" or not config.offline]
         self._allowed_signers = allowed_signers
         self._state = config.state

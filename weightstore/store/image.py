@@ -10,12 +10,19 @@ from weightstore.errors import InvalidDigest, InvalidRecord
 from weightstore.store.layout import read_limited
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from weightstore.store.layout import Layout
 
 INDEX_NAME = "index.json"
 INDEX_LIMIT = 64 << 20
 DOCUMENT_LIMIT = 4 << 20  # what registries take for a manifest
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+def is_image_layout(root: Path) -> bool:
+    """Tell whether a directory is an OCI image layout, whoever made it."""
+    return (root / "oci-layout").is_file() and (root / INDEX_NAME).is_file() and (root / "blobs" / "sha256").is_dir()
 
 
 def read_index_file(layout: Layout) -> bytes | None:

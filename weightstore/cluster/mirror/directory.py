@@ -10,7 +10,7 @@ from weightstore.cluster.index import build_index, parse_index, write_index
 from weightstore.errors import StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs
-from weightstore.store.image import INDEX_NAME, read_index_file
+from weightstore.store.image import INDEX_NAME, is_image_layout, read_index_file
 from weightstore.store.layout import Layout, create_layout, open_layout, translated
 from weightstore.store.parts import Part
 from weightstore.store.publish import publish
@@ -44,7 +44,7 @@ class Directory:
         return Source.of_path(self.root)
 
     def read_index(self) -> ModelIndex | None:
-        layout = open_layout(self.root, strict=True)
+        layout = self._readable()
         if layout is None:
             return None
         data = read_index_file(layout)
@@ -53,7 +53,7 @@ class Directory:
         return parse_index(data, place=str(self.root / INDEX_NAME))
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:  # noqa: ARG002 - it can look
-        layout = open_layout(self.root, strict=True)
+        layout = self._readable()
         if layout is None:
             return set()
         return {digest for digest, found in list_blobs(layout).items() if wanted.get(digest) == found.st_size}
@@ -82,16 +82,46 @@ class Directory:
     def replace_index(self, index: ModelIndex) -> None:
         write_index(self._layout(), index, receipts=self._receipts)
 
+    def _readable(self) -> Layout | None:
+        """Return the store that is there, or an image layout that another tool wrote; None where there is neither."""
+        if not (self.root / "store.json").exists() and is_image_layout(self.root):
+            return Layout(self.root)
+        return open_layout(self.root, strict=True)
+
+    def check_writable(self) -> None:
+        """Make sure, as far as looking tells it, that blobs can be written there. Writes nothing.
+
+        Raises:
+            StoreError: they cannot.
+        """
+        layout = self._store_or_room()
+        place = layout.tmp if layout is not None else self.root
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
+        if not os.path.isdir(place):
+            raise StoreError(place=str(place), reason="is in the way: a mirror needs a directory here")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StoreError(place=str(place), reason="cannot be written. Ask its owner, or choose another place")
+
+    def _store_or_room(self) -> Layout | None:
+        """Return the store that is there, or None where one can be made.
+
+        Raises:
+            StoreError: there are other things.
+        """
+        layout = open_layout(self.root, strict=True)
+        if layout is None and self._holds_other_things():
+            raise StoreError(
+                place=str(self.root),
+                reason="is a directory that holds other things, and no store. Choose a new one, or make it a "
+                f"store: weightstore --home {self.root} init",
+            )
+        return layout
+
     def _layout(self) -> Layout:
         with self._lock:
             if self._made is None:
-                is_new = open_layout(self.root, strict=True) is None
-                if is_new and self._holds_other_things():
-                    raise StoreError(
-                        place=str(self.root),
-                        reason="is a directory that holds other things, and no store. Choose a new one, or make it a "
-                        f"store: weightstore --home {self.root} init",
-                    )
+                is_new = self._store_or_room() is None
                 self._made = create_layout(self.root, "group" if is_new else None)
             return self._made
 

@@ -31,15 +31,16 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
 
     Raises:
         InvalidInput: it is neither, or of a kind that cannot be a mirror, or cannot be written and is to be.
+        StoreError: it is a directory that cannot be written, or holds other things, and is to be written.
         MissingDependency: it needs a package that is not installed.
     """
     if "://" not in address:
         if not address:
             raise InvalidInput("a mirror is a directory or a URL, and this is empty")
-        return Directory(Path(address if is_path(address) else f"./{address}"), client.receipts)
+        return _directory(Path(address if is_path(address) else f"./{address}"), client, writable=writable)
     source = Source.parse(address)
     if source.scheme == "file":
-        return Directory(source.path, client.receipts)
+        return _directory(source.path, client, writable=writable)
     if client.config.offline:
         raise InvalidInput(f"{source}: offline mode forbids to ask it. A mirror in a directory needs no network")
     transports = client.obtainer.transports()
@@ -57,3 +58,10 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
     if source.scheme in BUCKETS:
         return InBucket(source, transports.buckets().bucket(source))
     raise InvalidInput(f"{source}: a mirror is a directory, a web server, a bucket or a registry")
+
+
+def _directory(root: Path, client: Client, *, writable: bool) -> Directory:
+    directory = Directory(root, client.receipts)
+    if writable:
+        directory.check_writable()
+    return directory
