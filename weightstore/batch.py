@@ -143,6 +143,8 @@ def _item(group: Sequence[Wanted], obtainer: Obtainer, *, asking: bool) -> Item:
     chosen = obtainer.route(wanted, located)
     sources = tuple(candidate.source.display for candidate in chosen.candidates)
     size = wanted.size if wanted.size is not None else _local_size(wanted)
+    if located.claim is not None:
+        size = located.claim.entry.size
     return Item(wanted, names, size, located.digest, None, sources, qualified)
 
 

@@ -93,12 +93,12 @@ def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, tr
         SourceNotFound: an index is needed, and there is none.
         InvalidRecord, TransferError: it cannot be read.
     """
-    signed: set[Digest] = set()
+    signed: dict[Digest, int] = {}
 
     def known(one: Wanted) -> Digest | None:
         found = client.obtainer.believed(one, asking=True)
         if found.claim is not None:
-            signed.add(found.claim.entry.digest)
+            signed[found.claim.entry.digest] = found.claim.entry.size
         return found.digest
 
     nameless: list[Skipped] = []
@@ -109,11 +109,12 @@ def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, tr
         nameless = [Skipped(one.name or one.title, NAMELESS) for one in index.entries if one.digest not in asked]
         wanted = [_pinned_by_catalog(wanted_of(entry, place.source), client) for entry in offered]
     plan = plan_pull(wanted or (), index, known=known, trusted=trusted)
+    sized = tuple(replace(one, size=signed.get(Digest(one.pin.hex), one.size)) for one in plan.wanted)
     told = _signed(signed, client)
     if trusted and index is not None:
-        coming = {digest for one in plan.wanted if (digest := one.pin.digest) is not None}
+        coming = {Digest(one.pin.hex) for one in plan.wanted}
         told += told_by(index, coming, pin_of=lambda source: _pin_of(source, client))
-    return replace(plan, skipped=(*plan.skipped, *nameless), told=told)
+    return replace(plan, wanted=sized, skipped=(*plan.skipped, *nameless), told=told)
 
 
 def _signed(digests: Iterable[Digest], client: Client) -> tuple[Told, ...]:
