@@ -84,13 +84,22 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a name leads where it leads: the digest and how it is known, and every place in the order asked."""
+    """Why a name leads where it leads: the digest and how it is known, and every place in the order asked.
+
+    ``ref`` is the record that tells the digest, where one does.
+    """
 
     wanted: Wanted
     digest: Digest | None
     known_by: Known
     steps: tuple[Step, ...]
     path: Path | None
+    ref: Ref | None = None
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the digest is known by a record of what somebody had signed."""
+        return self.ref is not None and self.ref.via == "signed"
 
 
 class Client:
@@ -450,7 +459,7 @@ class Client:
                     )
                 )
             steps += [Step(*skipped.split(": ", 1)) for skipped in chosen.skipped]
-        return Explanation(wanted, located.digest, located.known_by, tuple(steps), path)
+        return Explanation(wanted, located.digest, located.known_by, tuple(steps), path, ref=located.ref)
 
 
 def _pinned(wanted: Wanted, sha256: str | None) -> Wanted:

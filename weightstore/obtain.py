@@ -326,7 +326,7 @@ class Obtainer:
         sources = [candidate.source for candidate in candidates]
         if any(source.scheme != "file" or os.path.exists(source.path) for source in sources):
             return None
-        return self.not_present(wanted, located)
+        return SourceNotFound(source=sources[0].display, reason="no such file")
 
     def route(self, wanted: Wanted, located: Located) -> Route:
         """Return the sources that would be asked for a missing blob, in order, were we online."""

@@ -251,6 +251,15 @@ def test_a_dry_run_of_prefetch_ends_as_the_run_would(
         run("prefetch", *what, "--dry-run", code=code)
         if code:
             run("prefetch", *what, code=code)
+    (tmp_path / "nothing").mkdir()
+    with monkeypatch.context() as only_mirrors:
+        only_mirrors.setenv("WEIGHTSTORE_ORDER", "layers,mirrors")
+        only_mirrors.setenv("WEIGHTSTORE_MIRRORS", str(tmp_path / "nothing"))
+        pinned = f"{site.url('A')}#sha256={site.digest('A')}"
+        run("prefetch", pinned, "--dry-run", code=6)
+        run("prefetch", pinned, code=6)
+        run("prefetch", "small", "--dry-run", code=4)
+        run("prefetch", "small", code=4)
     monkeypatch.setenv("WEIGHTSTORE_TRUST", "pinned")
     site.server.serve("/plain.pth", b"plain")
     run("prefetch", site.server.url("/plain.pth"), "--dry-run", code=9)

@@ -333,6 +333,7 @@ def test_what_was_fetched_by_a_signature_is_found_without_the_mirror_when_it_has
     expire(tmp_path / "users-state")
     assert without.path(wanted, fetch=False) == path
     assert without.why(wanted).known_by == "ref"
+    assert without.why(wanted).is_signed
     with pytest.raises(NotPresent):
         without.path(Wanted("w", SOURCE, Pin("0" * 64)), fetch=False)
 

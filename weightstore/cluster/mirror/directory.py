@@ -131,6 +131,8 @@ class Directory:
             names = os.listdir(self.root)
         except FileNotFoundError:
             return False
+        except NotADirectoryError:
+            raise StoreError(place=str(self.root), reason="is a file, and a mirror needs a directory") from None
         except OSError as error:
             raise StoreError(place=str(self.root), reason=error.strerror or str(error)) from None
         others = [name for name in names if not (name.startswith(".store.json.") and name.endswith(".new"))]
