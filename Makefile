@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # In CI and in a hurry alike, pip says only what went wrong.
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo demo-models test libraries check coverage bench docs fix clean
+.PHONY: demo demo-models test emulators libraries check coverage bench docs fix clean
 
 demo: $(VENV)/.demo
 	$(BIN)/weightstore demo
@@ -16,6 +16,10 @@ demo-models: $(VENV)/.demo-models
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+
+# Google Cloud Storage and Azure on this machine, in ~/.cache/weightstore-emulators: without them their tests are skipped.
+emulators:
+	PYTHON=$(PYTHON) scripts/emulators
 
 # Other libraries, unmodified, and all models of TorchVision: an environment of its own (some GB), about an hour.
 libraries: $(VENV)-libraries/.libraries

@@ -31,7 +31,7 @@ class Job:
 
     ``repeats`` is how often the same call is made again after the first, in the same process. ``local`` is
     where the origin keeps its files, for the tool that downloads nothing. ``model`` is what the target, which is in
-    ``into`` already, is to be loaded into.
+    ``into`` already, is to be loaded into. ``mirror`` is asked before the targets' URLs, by those who know mirrors.
     """
 
     targets: tuple[Target, ...]
@@ -40,6 +40,7 @@ class Job:
     repeats: int = 0
     ca_file: Path | None = None
     model: Model | None = None
+    mirror: str = ""
 
     def __str__(self) -> str:
         return json.dumps(asdict(self), default=str)

@@ -34,6 +34,7 @@ class Scale:
     herd_bytes: int = 100 * MIB
     herd_processes: int = 16
     herd_rounds: int = 3
+    clients: int = 100
     hits: int = 50
     starts_per_round: int = 4
     # ViT-H/14 with the weights whose crop is that of the others, 224: the default ones take 518.
@@ -57,6 +58,7 @@ def quick_scale(rounds: int) -> Scale:
         herd_bytes=10 * MIB,
         herd_processes=4,
         herd_rounds=1,
+        clients=10,
         hits=5,
         starts_per_round=1,
         models=(Model("resnet18", "IMAGENET1K_V1"),),

@@ -35,7 +35,7 @@ class Operation:
 
 def ours(job: Job) -> Operation:
     """A prefetch into an empty store: hashed, synced, published."""
-    return _prefetch(job, {})
+    return _prefetch(job, {"WEIGHTSTORE_MIRRORS": job.mirror} if job.mirror else {})
 
 
 def ours_one_connection(job: Job) -> Operation:

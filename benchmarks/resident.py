@@ -1,4 +1,4 @@
-"""How much memory this process holds, as Linux tells it."""
+"""How much memory a process holds, as Linux tells it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 _PROCESS = Path("/proc/self")
 
 
-def peak_bytes() -> int:
-    """VmHWM: unlike ``getrusage`` it does not count what the parent held before ``exec``."""
-    for line in (_PROCESS / "status").read_text().splitlines():
+def peak_bytes(pid: int | None = None) -> int:
+    """VmHWM of a process, this one by default: what the parent held before ``exec`` is not counted."""
+    process = _PROCESS if pid is None else Path(f"/proc/{pid}")
+    for line in (process / "status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
-    msg = f"{_PROCESS}/status has no VmHWM"
+    msg = f"{process}/status has no VmHWM"
     raise RuntimeError(msg)
 
 

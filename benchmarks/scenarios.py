@@ -22,6 +22,7 @@ from benchmarks.measure import (
     run_python,
     run_tool,
 )
+from benchmarks.mirrored import clients, serve
 from benchmarks.table import Bar, Row, Table
 
 if TYPE_CHECKING:
@@ -333,4 +334,6 @@ SCENARIOS: dict[str, Callable[[Lab], Table]] = {
     "load": load,
     "naming": naming,
     "hook": hook,
+    "serve": serve,
+    "clients": clients,
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.servers.emulators import BIN
 from weightstore.config import Config
 from weightstore.store.layout import Layout, create_layout
 from weightstore.store.receipts import Receipts
@@ -24,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _is_there(program: str) -> bool:
     if program == "root":
         return os.geteuid() == 0
-    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:{BIN}") is not None
 
 
 # What cannot be there in CI either: it runs as root, for the tests that need several users.
@@ -59,7 +60,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
     """Take the user's settings, proxies and caches out of the way."""
     for name in list(os.environ):
         if (
-            name.startswith(("WEIGHTSTORE_", "HF_", "HUGGING"))
+            name.startswith(("WEIGHTSTORE_", "HF_", "HUGGING", "AWS_", "AZURE_", "GOOGLE_", "GCE_"))
             or name.lower().endswith("_proxy")
             or name in {"SSL_CERT_FILE", "NETRC"}
         ):

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightstore.digest import Digest
+    from weightstore.obtain import Known
     from weightstore.records import Wanted
+    from weightstore.signing.vouchers import Word
 
 # How long Ctrl-C waits for connections that do not answer before leaving them to the end of the process.
 _PATIENCE_S = 0.8
@@ -36,7 +38,10 @@ _BUSY = 0.7
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One blob of a plan. ``size`` is in bytes, None where nobody knows; ``obtained`` says where a present one lies."""
+    """One blob of a plan. ``size`` is in bytes, None where nobody knows; ``obtained`` says where a present one lies.
+
+    ``word`` is the signed index that tells the digest, where one does.
+    """
 
     wanted: Wanted
     names: tuple[str, ...]
@@ -45,6 +50,8 @@ class Item:
     obtained: Obtained | None
     sources: tuple[str, ...] = ()
     qualified_names: tuple[str, ...] = ()
+    known_by: Known = "nothing"
+    word: Word | None = None
 
     @property
     def is_present(self) -> bool:
@@ -137,15 +144,25 @@ def _item(group: Sequence[Wanted], obtainer: Obtainer, *, asking: bool) -> Item:
     names = tuple(dict.fromkeys(one.name for one in group))
     qualified = tuple(dict.fromkeys(one.qualified_name or one.name for one in group))
     located = obtainer.locate(wanted, asking=asking)
+    known_by, word = located.known_by, located.word
     if located.hit is not None:
         here = obtained_from(located.hit)
-        return Item(wanted, names, here.size, here.digest, here, qualified_names=qualified)
+        return Item(
+            wanted,
+            names,
+            here.size,
+            here.digest,
+            here,
+            qualified_names=qualified,
+            known_by=known_by,
+            word=word,
+        )
     chosen = obtainer.route(wanted, located)
     sources = tuple(candidate.source.display for candidate in chosen.candidates)
     size = wanted.size if wanted.size is not None else _local_size(wanted)
-    if located.claim is not None:
-        size = located.claim.entry.size
-    return Item(wanted, names, size, located.digest, None, sources, qualified)
+    if word is not None and word.claim is not None:
+        size = word.claim.entry.size
+    return Item(wanted, names, size, located.digest, None, sources, qualified, known_by, word)
 
 
 def _local_size(wanted: Wanted) -> int | None:

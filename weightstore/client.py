@@ -21,7 +21,7 @@ from weightstore.catalog.registry import Catalogs
 from weightstore.config import Config
 from weightstore.digest import Digest, Pin
 from weightstore.errors import Drift, InvalidInput, StoreError, UnknownName
-from weightstore.obtain import Known, Obtainer, obtained_from
+from weightstore.obtain import Known, Located, Obtainer, obtained_from
 from weightstore.records import Ref, Wanted
 from weightstore.source import Source, is_source, parse_source
 from weightstore.store.blobs import OpenBlob, list_blobs, open_verified
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from weightstore.catalog.lockfile import Locked, Lockfile
     from weightstore.formats.checkpoint import Checkpoint
     from weightstore.landing import Obtained
+    from weightstore.signing.vouchers import Word
     from weightstore.store.layers import Layer
 
 Note = Callable[[str], None]
@@ -86,7 +87,7 @@ class Step:
 class Explanation:
     """Why a name leads where it leads: the digest and how it is known, and every place in the order asked.
 
-    ``ref`` is the record that tells the digest, where one does.
+    ``word`` is the signed index that tells the digest, where one does, and ``ref`` the record, where one does.
     """
 
     wanted: Wanted
@@ -94,6 +95,7 @@ class Explanation:
     known_by: Known
     steps: tuple[Step, ...]
     path: Path | None
+    word: Word | None = None
     ref: Ref | None = None
 
     @property
@@ -425,10 +427,14 @@ class Client:
         return found
 
     def why(self, name: Name, *, sha256: str | None = None) -> Explanation:
-        """Explain where a name leads: each place asked, in order, and what it answered. Opens no socket."""
+        """Explain where a name leads: each place asked, in order, and what it answered.
+
+        Opens no socket, unless no digest is known, ``allowed_signers`` is set and a mirror may be asked for its signed
+        index, as a fetch would ask it; never offline.
+        """
         wanted = self.wanted(name, sha256=sha256)
-        located = self.obtainer.locate(wanted)
-        steps: list[Step] = []
+        located = self.obtainer.locate(wanted, asking=True)
+        steps = self._heard(wanted, located)
         path = None
         if located.hit is not None:
             with located.hit.blob as blob:
@@ -459,7 +465,16 @@ class Client:
                     )
                 )
             steps += [Step(*skipped.split(": ", 1)) for skipped in chosen.skipped]
-        return Explanation(wanted, located.digest, located.known_by, tuple(steps), path, ref=located.ref)
+        return Explanation(wanted, located.digest, located.known_by, tuple(steps), path, located.word, located.ref)
+
+    def _heard(self, wanted: Wanted, located: Located) -> list[Step]:
+        """Return what signed indexes say, where they are what counts: no pin and no record tells the digest."""
+        vouchers = self.obtainer.vouchers()
+        if vouchers is None or located.known_by not in {"signature", "nothing"}:
+            return []
+        if located.word is not None and located.word.mirror is None:
+            return [Step("signed index read earlier", located.word.told(wanted))]
+        return [Step(f"signed index of mirror {word.mirror}", word.told(wanted)) for word in vouchers.words(wanted)]
 
 
 def _pinned(wanted: Wanted, sha256: str | None) -> Wanted:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from weightstore.errors import InvalidConfig, InvalidSource
 from weightstore.hub import ENDPOINT, HubToken
-from weightstore.source import Source, is_source
+from weightstore.source import Source, is_path, is_source, lacks_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -238,10 +238,24 @@ def _read_file(path: Path) -> dict[str, Any]:
         values = tomllib.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path}: not TOML ({error})") from None
+    values = _without_tables(values, path)
     for name in values:
         if name not in SETTINGS:
             raise InvalidConfig(f"{path}: no setting is called {name!r}. All settings: weightstore config")
     return values
+
+
+def _without_tables(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return settings with that of ``[trust] allowed_signers``, as some people write it, among them."""
+    table = values.get("trust")
+    if not isinstance(table, dict):
+        return values
+    if table.keys() != {"allowed_signers"} or "allowed_signers" in values:
+        raise InvalidConfig(
+            f'{path}: [trust] holds allowed_signers, once, and nothing else. Write trust = "pinned" and '
+            'allowed_signers = "…" as settings of their own, above all tables'
+        )
+    return {**{name: value for name, value in values.items() if name != "trust"}, **table}
 
 
 def _convert(name: str, value: object, *, place: str) -> object:
@@ -264,6 +278,10 @@ def _path(value: object) -> Path:
 
 
 def _list(value: object, separator: str) -> list[str]:
+    if (
+        isinstance(value, str) and value.strip().lower() == "none"
+    ):  # of variables: an empty one is as one that is not set
+        return []
     if isinstance(value, str):
         return [item for item in value.split(separator) if item]
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -280,6 +298,11 @@ def _paths(value: object) -> tuple[Path, ...]:
 def _mirrors(value: object) -> tuple[Source, ...]:
     # In the environment blanks part them, or commas before another URL: colons and commas stand inside of URLs.
     items = _list(_BETWEEN_MIRRORS.sub(" ", value) if isinstance(value, str) else value, " ")
+    for item in items:  # and none is shown: it may carry credentials
+        if any(is_path(part) or lacks_scheme(part) for part in item.split(",")[1:]):
+            raise InvalidConfig("mirrors are separated by blanks; a comma does it only before a scheme, like https://")
+        if lacks_scheme(item):
+            raise InvalidConfig("a mirror's address begins with a scheme, like https://; that of a directory with ./")
     return tuple(Source.parse(item if is_source(item) else "./" + item) for item in items)
 
 

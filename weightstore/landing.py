@@ -112,7 +112,8 @@ class Landing:
             except BaseException:
                 done.part.discard()
                 raise
-            self._record(done.part.layout)
+            if self.wanted.is_recorded:
+                self._record(done.part.layout)
         return Obtained(path, done.digest, done.size, candidate.kind, candidate.source.display, received=done.received)
 
     def _record(self, layout: Layout) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from weightstore.config import Config
     from weightstore.records import Ref, Wanted
     from weightstore.signing.claims import Claim
-    from weightstore.signing.vouchers import Vouchers
+    from weightstore.signing.vouchers import Vouchers, Word
     from weightstore.source import Source
     from weightstore.store.receipts import Receipts
     from weightstore.transfer.download import Downloaded
@@ -52,14 +52,19 @@ class Located:
     """What the stores know of a wanted blob: its digest and how that is known, and a verified copy if there is one.
 
     ``ref`` is the record that tells the digest, where it is known by one. By a signature it is known where a mirror's
-    signed index tells it, by somebody whom the configuration trusts with that: ``claim`` is what was signed.
+    signed index tells it, by somebody whom the configuration trusts with that: ``word`` is what it says.
     """
 
     digest: Digest | None
     known_by: Known
     hit: Hit | None
     ref: Ref | None = None
-    claim: Claim | None = None
+    word: Word | None = None
+
+    @property
+    def claim(self) -> Claim | None:
+        """What was signed of it, where its digest is known by that."""
+        return self.word.claim if self.word is not None else None
 
 
 class Obtainer:
@@ -116,11 +121,11 @@ class Obtainer:
         if digest is not None:
             return Located(digest, "pin" if ref is None else "ref", None, ref)
         if (vouchers := self.vouchers()) is not None:
-            claim = vouchers.remembered(wanted)
-            if claim is None and asking:
-                claim = vouchers.ask(wanted, remembering=remembering)
-            if claim is not None:
-                return Located(claim.entry.digest, "signature", None, claim=claim)
+            word = vouchers.remembered(wanted)
+            if word is None and asking:
+                word = vouchers.ask(wanted, remembering=remembering)
+            if word is not None and word.claim is not None:
+                return Located(word.claim.entry.digest, "signature", None, word=word)
         return Located(None, "nothing", None)
 
     def known_digest(self, wanted: Wanted) -> Digest | None:

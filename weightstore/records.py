@@ -400,7 +400,8 @@ class Wanted:
 
     ``size`` is in bytes; ``size_is_exact`` tells whether another size is an error or only a poor estimate.
     ``alternatives`` are further sources of the same content. ``qualified_name`` is the name with its catalog's
-    namespace, where a catalog gave it.
+    namespace, where a catalog gave it. ``is_recorded`` tells whether it is written down that the source has it: not
+    where the source is a mirror, which is asked by digest and is nobody's origin.
     """
 
     name: str
@@ -410,6 +411,7 @@ class Wanted:
     size_is_exact: bool = False
     alternatives: tuple[Source, ...] = ()
     qualified_name: str = ""
+    is_recorded: bool = True
 
     @property
     def exact_size(self) -> int | None:

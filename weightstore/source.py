@@ -33,6 +33,11 @@ _SECRET_PARAMETER = re.compile(
     r"pwd|pass|password|passwd|(.*[_-])?secret|credentials?|policy|key-pair-id|\w*accesskeyid|googleaccessid",
     re.IGNORECASE,
 )
+# A host with a port, or one that a name server may know, or an address; and then it ends, or a path follows.
+_HOST = re.compile(
+    r"(?:[^/@]*@)?"
+    r"(?:(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}(?:/|$)|(?:localhost|(?:[\w-]+\.)+[A-Za-z]{2,}|(?:[0-9]{1,3}\.){3}[0-9]{1,3})/)"
+)
 _TRACE = re.compile(r"~[0-9a-f]{8}")
 # The other parameters of an Azure shared access signature: ordinary short words unless `sig` stands beside them.
 _BESIDE_SIG = frozenset(
@@ -186,6 +191,11 @@ def _traced(name: str, item: str) -> str:
 def is_path(text: str) -> bool:
     """Tell whether text is meant as a local path: it says so by ``/``, ``./``, ``../`` or ``~`` in front."""
     return text.startswith(("/", "./", "../", "~")) or text in (".", "..")
+
+
+def lacks_scheme(text: str) -> bool:
+    """Tell whether text looks like an address on a network without a scheme, as ``host:8000/site``, and not a path."""
+    return "://" not in text and not is_path(text) and _HOST.match(text) is not None
 
 
 def is_source(text: str) -> bool:

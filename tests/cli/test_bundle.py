@@ -124,6 +124,55 @@ def test_what_is_not_stored_is_said_before_anything_is_written(site, run, tmp_pa
     assert not (tmp_path / "out.tar").exists()
 
 
+def test_several_bundles_are_all_imported(site, run, other):
+    run("prefetch", "small", "other")
+    run("bundle", "create", "small", "a.tar")
+    run("bundle", "create", "other", "b.tar")
+    home = other()
+    assert run("bundle", "show", "a.tar", "b.tar").stdout.count("sha256:") == 2
+    assert "2 files: 2 to import" in run("bundle", "import", "--dry-run", "a.tar", "b.tar").stderr
+    assert "2 files: 2 imported" in run("bundle", "import", "a.tar", "b.tar").stderr
+    assert {path.name for path in (home / "blobs/sha256").iterdir()} == {site.digest(one) for one in "BC"}
+
+
+def test_of_several_bundles_one_that_is_none_keeps_no_other_from_coming(site, run, other, tmp_path):
+    run("prefetch", "small", "other")
+    run("bundle", "create", "small", "a.tar")
+    (tmp_path / "b.tar").write_bytes(bytes(10240))
+    home = other()
+    result = run("--json", "bundle", "import", "b.tar", "a.tar", code=5)
+    told = json.loads(result.stdout)
+    assert [one["status"] for one in told["weights"]] == ["imported"]
+    assert told["error"]["type"] == "InvalidBundle"
+    assert "b.tar" in told["error"]["message"]
+    assert (home / "blobs/sha256" / site.digest("B")).exists()
+
+
+def test_of_a_cut_bundle_json_tells_what_came_and_the_error(site, run, other, tmp_path):
+    run("lock", "toys/*")
+    run("bundle", "create", "--locked", "weights.lock", "out.tar")
+    (tmp_path / "out.tar").write_bytes((tmp_path / "out.tar").read_bytes()[:-20_000])
+    other()
+    told = json.loads(run("--json", "bundle", "import", "out.tar", code=5).stdout)
+    assert sorted(one["status"] for one in told["weights"]) == ["imported", "missing"]
+    assert told["imported_bytes"] > 0
+    assert "cut short" in told["error"]["message"]
+
+
+def test_a_file_that_is_not_there_is_wrong_usage_and_no_damage(site, run):
+    result = run("bundle", "import", "out.tar", code=2)
+    assert "out.tar: cannot be opened: No such file" in result.stderr
+    assert "get the bundle again" not in result.stderr
+
+
+def test_pipes_are_refused_in_so_many_words(site, run, tmp_path):
+    run("prefetch", "small")
+    assert "./-" in run("bundle", "create", "small", "-", code=2).stderr
+    assert not (tmp_path / "-").exists()
+    assert "pipe" in run("bundle", "import", "-", code=2).stderr
+    assert "pipe" in run("bundle", "show", "-", code=2).stderr
+
+
 def test_wrong_usage_is_told(site, run):
     run("bundle", "create", "out.tar", code=2)
     run("bundle", "create", "--all", "small", "out.tar", code=2)

@@ -75,7 +75,7 @@ def test_doctor_tells_what_each_mirror_has_of_signatures(mirror, run, tmp_path, 
 
 def test_json_says_what_was_signed(mirror, tmp_path):
     report = json.loads(sign(mirror, "--key", tmp_path / "key", "--json").stdout)
-    assert set(report) == {"path", "version", "expires", "key", "entries"}
+    assert set(report) == {"path", "version", "expires", "key", "entries", "left_out"}
     assert report["entries"] == 2
     assert report["key"].startswith("SHA256:")
 

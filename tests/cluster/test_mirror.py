@@ -152,7 +152,7 @@ def test_a_pull_from_nginx_with_the_origin_off(site: Site, run: Run, pushed: Pat
         done = json.loads(run("mirror", "pull", nginx.url("/"), "--locked", "weights.lock", "--json").stdout)
         assert done["fetched"] == 3
         asked = {row.uri.rpartition("/")[2] for row in nginx.log()}
-    assert asked == {one["digest"].removeprefix("sha256:") for one in done["items"]}
+    assert asked == {*(one["digest"].removeprefix("sha256:") for one in done["items"]), "signed-index.json.sig"}
     assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
     assert run("path", "Small_Weights.A", "--offline").stdout.strip() == str(site.blob("A"))
 
@@ -256,11 +256,11 @@ def test_status_tells_what_is_missing_on_which_side(site: Site, run: Run, tmp_pa
     assert "1 on both sides" in run("mirror", "status", "mirror").stderr
 
 
-def test_status_of_a_web_server_is_one_request(site: Site, run: Run, pushed: Path) -> None:
+def test_status_of_a_web_server_asks_for_its_index_and_its_signature(site: Site, run: Run, pushed: Path) -> None:
     with HostileServer(host="127.0.0.2") as web:
         web.serve_directory(pushed)
         assert json.loads(run("mirror", "status", web.url("/"), "--json").stdout)["entries"] == 3
-        assert [request.path for request in web.requests] == ["/index.json"]
+        assert [request.path for request in web.requests] == ["/index.json", "/signed-index.json.sig"]
 
 
 def test_a_server_without_an_index_is_told_how_to_get_one(site: Site, run: Run) -> None:

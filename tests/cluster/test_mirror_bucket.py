@@ -1,4 +1,4 @@
-"""``mirror`` with an S3 server."""
+"""``mirror`` with buckets: an S3 server (moto), Google's (fake-gcs-server) and Azure's (Azurite)."""
 
 from __future__ import annotations
 
@@ -7,34 +7,27 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterator
-from importlib.util import find_spec
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run, Site
 from tests.cluster.test_mirror import ALL, blobs_in
-from tests.servers.s3 import S3Server
+from tests.servers.clouds import Cloud
+from tests.servers.gcs import GcsServer
+from tests.servers.relay import Asked, Cut, Given, Late
 from weightstore.transfer.bucket import PIECE
 
-pytestmark = pytest.mark.skipif(
-    any(find_spec(package) is None for package in ("obstore", "moto", "flask_cors")),
-    reason="obstore and moto are not installed",
-)
 
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with S3Server() as s3:
-        yield s3
-
-
-@pytest.fixture
-def place(s3: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a prefix that nothing is under."""
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://weights/n{abs(hash(request.node.name)) % 10**9}"
+def served_large(site: Site, run: Run) -> tuple[str, bytes]:
+    """A checkpoint of more than two pieces, in the store."""
+    data = random.Random(5).randbytes(2 * PIECE + 12345)
+    url = site.server.serve("/large.pth", data)
+    run("prefetch", url)
+    return f"{url}#sha256={hashlib.sha256(data).hexdigest()}", data
 
 
 def test_what_is_pushed_is_pulled_with_the_origin_off(site: Site, run: Run, place: str) -> None:
@@ -46,6 +39,7 @@ def test_what_is_pushed_is_pulled_with_the_origin_off(site: Site, run: Run, plac
     site.server.stop()
     run("mirror", "pull", place, "--locked", "weights.lock")
     assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
+    run("verify")
 
 
 def test_a_bucket_is_a_mirror_like_any_other(site: Site, run: Run, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,37 +52,75 @@ def test_a_bucket_is_a_mirror_like_any_other(site: Site, run: Run, place: str, m
     assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
 
 
-def test_a_blob_larger_than_a_piece_travels_in_parts(site: Site, run: Run, place: str) -> None:
-    data = random.Random(5).randbytes(PIECE + 12345)
-    url = site.server.serve("/large.pth", data)
-    run("prefetch", url)
+def test_a_blob_larger_than_two_pieces_travels_in_parts(site: Site, run: Run, place: str) -> None:
+    url, data = served_large(site, run)
     run("mirror", "push", place, url)
     shutil.rmtree(site.home)
+    run("mirror", "pull", place, url)
+    assert (site.home / "blobs/sha256" / hashlib.sha256(data).hexdigest()).read_bytes() == data
+
+
+def test_the_vendors_own_client_reads_what_was_pushed(
+    site: Site, run: Run, place: str, prefix: str, there: Cloud
+) -> None:
+    url, data = served_large(site, run)
+    run("prefetch", "Small_Weights.A")
+    run("mirror", "push", place, url, "Small_Weights.A")
+    found = there.get(prefix)
+    assert found[f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"] == data
+    assert found[f"blobs/sha256/{site.digest('A')}"] == site.data("A")
+    assert len(json.loads(found["index.json"])["manifests"]) == 2
+
+
+def test_what_the_vendors_own_client_wrote_is_pulled(
+    site: Site, run: Run, place: str, prefix: str, there: Cloud
+) -> None:
+    data = random.Random(6).randbytes(2 * PIECE + 999)
     digest = hashlib.sha256(data).hexdigest()
-    run("mirror", "pull", place, f"{url}#sha256={digest}")
+    there.put({f"{prefix}/blobs/sha256/{digest}": data})
+    run("mirror", "pull", place, f"https://nowhere.invalid/large.pth#sha256={digest}")
     assert (site.home / "blobs/sha256" / digest).read_bytes() == data
 
 
-def test_a_damaged_blob_is_not_pushed(site: Site, run: Run, place: str, s3: S3Server) -> None:
-    run("prefetch", "Small_Weights.A")
-    found = site.blob("A").stat()
-    site.blob("A").chmod(0o644)
-    with site.blob("A").open("r+b") as file:
+@pytest.mark.parametrize("is_large", [False, True], ids=["small", "large"])
+def test_a_damaged_blob_is_not_pushed(
+    site: Site, run: Run, place: str, there: Cloud, prefix: str, *, is_large: bool
+) -> None:
+    if is_large:
+        _, data = served_large(site, run)
+        digest = hashlib.sha256(data).hexdigest()
+    else:
+        run("prefetch", "Small_Weights.A")
+        digest = site.digest("A")
+    blob = site.home / "blobs/sha256" / digest
+    found = blob.stat()
+    blob.chmod(0o644)
+    with blob.open("r+b") as file:
         file.write(b"\0\0\0\0")
-    os.utime(site.blob("A"), ns=(found.st_atime_ns, found.st_mtime_ns))
+    os.utime(blob, ns=(found.st_atime_ns, found.st_mtime_ns))
     run("mirror", "push", place, "--all", code=8)
-    assert not any(method == "PUT" and site.digest("A") in path and place[5:] in path for method, path in s3.requests())
+    assert sizes_in(there, prefix) == {}
+    if isinstance(there.relay, GcsServer):
+        assert there.relay.unfinished == 0
+
+
+def sizes_in(there: Cloud, prefix: str) -> dict[str, int]:
+    import obstore  # an extra
+    import obstore.store
+
+    store = obstore.store.from_url(f"{there.scheme}://weights", client_options={"allow_http": True})
+    return {one["path"]: one["size"] for page in obstore.list(store, prefix=prefix) for one in page}
 
 
 def test_one_new_blob_for_a_mirror_of_many_is_as_many_requests_as_for_one_of_few(
-    site: Site, run: Run, place: str, s3: S3Server
+    site: Site, run: Run, place: str, there: Cloud
 ) -> None:
     def requests_of_one_more(name: str) -> int:
         url = site.server.serve(f"/{name}.pth", name.encode() * 100)
         run("prefetch", url)
-        before = len(s3.requests())
+        before = len(there.relay.requests())
         run("mirror", "push", place, "--all")
-        return len(s3.requests()) - before
+        return len(there.relay.requests()) - before
 
     run("prefetch", "Small_Weights.A")
     run("mirror", "push", place, "--all")
@@ -98,8 +130,153 @@ def test_one_new_blob_for_a_mirror_of_many_is_as_many_requests_as_for_one_of_few
     assert requests_of_one_more("many") == few
 
 
-def test_a_bucket_that_does_not_exist_is_an_error_without_a_secret(site: Site, run: Run, place: str) -> None:
+def ranges_of(asked: list[Asked], digest: str) -> list[str]:
+    return [one.headers["Range"] for one in asked if digest in one.target and one.method == "GET"]
+
+
+def test_a_pull_that_was_cut_goes_on_where_it_was_cut(site: Site, run: Run, place: str, there: Cloud) -> None:
+    url, data = served_large(site, run)
+    digest = hashlib.sha256(data).hexdigest()
+    run("mirror", "push", place, url)
+    shutil.rmtree(site.home)
+
+    def fault(asked: Asked) -> Cut | None:
+        is_second = asked.method == "GET" and digest in asked.target and asked.headers.get("Range") != first
+        return Cut(after=1000) if is_second else None
+
+    first = f"bytes=0-{PIECE - 1}"
+    there.relay.fault = fault
+    run("mirror", "pull", place, url, code=6)
+    before = len(there.relay.requests())
+    there.relay.fault = None
+    run("mirror", "pull", place, url)
+    again = ranges_of(there.relay.requests()[before:], digest)
+    assert again == [f"bytes={PIECE}-{2 * PIECE - 1}", f"bytes={2 * PIECE}-{len(data) - 1}"]
+    assert (site.home / "blobs/sha256" / digest).read_bytes() == data
+
+
+def test_a_pull_that_was_killed_goes_on_where_it_was(
+    site: Site, run: Run, spawn: Callable[..., subprocess.Popen[str]], place: str, there: Cloud
+) -> None:
+    url, data = served_large(site, run)
+    digest = hashlib.sha256(data).hexdigest()
+    run("mirror", "push", place, url)
+    shutil.rmtree(site.home)
+    reached = threading.Event()
+
+    def fault(asked: Asked) -> Late | None:
+        start = asked.headers.get("Range", "").partition("-")[0]
+        if start == f"bytes={PIECE}":
+            return Late(1.5)  # what was received is noted once a second
+        if start == f"bytes={2 * PIECE}":
+            reached.set()
+            return Late(60)
+        return None
+
+    there.relay.fault = fault
+    with spawn("mirror", "pull", place, url) as pulling:
+        assert reached.wait(timeout=60)
+        pulling.kill()
+    before = len(there.relay.requests())
+    there.relay.fault = None
+    run("mirror", "pull", place, url)
+    first, *_ = ranges_of(there.relay.requests()[before:], digest)
+    assert int(first.removeprefix("bytes=").partition("-")[0]) >= PIECE
+    assert (site.home / "blobs/sha256" / digest).read_bytes() == data
+
+
+def test_a_piece_that_is_cut_once_is_asked_for_again(site: Site, run: Run, place: str, there: Cloud) -> None:
+    run("lock", "-o", "weights.lock", "Small_Weights.A")
+    run("mirror", "push", place, "--all")
+    shutil.rmtree(site.home)
+    cut: list[str] = []
+
+    def fault(asked: Asked) -> Cut | None:
+        if asked.method != "GET" or site.digest("A") not in asked.target or cut:
+            return None
+        cut.append(asked.target)
+        return Cut(after=1000)
+
+    there.relay.fault = fault
+    run("mirror", "pull", place, "--locked", "weights.lock")
+    assert cut
+    assert blobs_in(site.home) == {site.digest("A")}
+
+
+def test_a_push_that_was_interrupted_goes_on_with_what_is_missing(
+    site: Site, run: Run, place: str, there: Cloud, prefix: str
+) -> None:
+    run("prefetch", *ALL)
+    there.relay.fault = lambda asked: (
+        Given(503, {}, b"later") if asked.method in {"PUT", "POST"} and site.digest("B") in asked.target else None
+    )
+    run("mirror", "push", place, "--all", "--jobs", "1", code=6)
+    there.relay.fault = None
+    before = len(there.relay.requests())
+    assert "1 pushed, 2 there already" in run("mirror", "push", place, "--all").stderr
+    written = {one.target for one in there.relay.requests()[before:] if one.method in {"PUT", "POST"}}
+    assert not any(site.digest(member) in target for target in written for member in "AC")
+    assert f"{prefix}/blobs/sha256/{site.digest('B')}" in sizes_in(there, prefix)
+
+
+def test_what_is_missing_in_the_bucket_comes_from_the_origin(
+    site: Site, run: Run, place: str, there: Cloud, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("lock", "-o", "weights.lock", "Small_Weights.*")
+    run("mirror", "push", place, "--all")
+    deleted(there, f"{prefix}/blobs/sha256/{site.digest('A')}")
+    shutil.rmtree(site.home)
+    told = run("mirror", "pull", place, "--locked", "weights.lock", code=6).stderr
+    assert "no such object" in told
+    assert blobs_in(site.home) == {site.digest("B")}
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", place)
+    run("prefetch", "--locked", "weights.lock")
+    assert blobs_in(site.home) == {site.digest("A"), site.digest("B")}
+    assert "1 pushed, 1 there already" in run("mirror", "push", place, "--all").stderr
+
+
+def deleted(there: Cloud, key: str) -> None:
+    import obstore  # an extra
+    import obstore.store
+
+    obstore.delete(obstore.store.from_url(f"{there.scheme}://weights", client_options={"allow_http": True}), key)
+
+
+def test_a_bucket_with_other_bytes_publishes_none_of_them(
+    site: Site, run: Run, place: str, there: Cloud, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("lock", "-o", "weights.lock", "Small_Weights.A")
+    run("mirror", "push", place, "--all")
+    there.put({f"{prefix}/blobs/sha256/{site.digest('A')}": bytes(len(site.data("A")))})
+    shutil.rmtree(site.home)
+    run("mirror", "pull", place, "--locked", "weights.lock", code=6)
+    assert blobs_in(site.home) == set()
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", place)
+    run("prefetch", "--locked", "weights.lock")
+    assert blobs_in(site.home) == {site.digest("A")}
+
+
+def test_an_object_is_a_source(site: Site, run: Run, place: str, there: Cloud, prefix: str) -> None:
+    data = random.Random(7).randbytes(60_000)
+    there.put({f"{prefix}/models/net.pth": data})
+    url = f"{place}/models/net.pth"
+    run("prefetch", url)
+    digest = hashlib.sha256(data).hexdigest()
+    assert (site.home / "blobs/sha256" / digest).read_bytes() == data
+    run("lock", "-o", "weights.lock", url)
+    assert digest in Path("weights.lock").read_text()
+    before = len(there.relay.requests())
+    assert run("path", url).stdout.strip() == str(site.home / "blobs/sha256" / digest)
+    assert len(there.relay.requests()) == before
+    assert "no such object" in run("prefetch", f"{place}/models/none.pth", code=6).stderr
+
+
+def test_doctor_tries_a_mirror_in_a_bucket(
+    site: Site, run: Run, place: str, there: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("prefetch", "Small_Weights.A")
-    told = run("mirror", "push", place.replace("weights", "nowhere"), "--all", code=6).stderr
-    assert "s3://nowhere" in told
-    assert "secret" not in told
+    run("mirror", "push", place, "--all")
+    monkeypatch.setenv("WEIGHTSTORE_MIRRORS", place)
+    assert f"{place}: answers in" in run("doctor").stdout
+    there.relay.fault = lambda _: Given(403, {})
+    assert "no permission" in run("doctor").stdout

@@ -58,6 +58,8 @@ VARYING = [
     (re.compile(r"\b\d+\.\d%"), "<share>"),  # the last digit depends on the processor
     (re.compile(r"weightstore-demo-\w+|http://127\.0\.0\.1:\d+"), "<somewhere>"),
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?Z?"), "<moment>"),
+    (re.compile(r"\bversion \d+, "), "version <number>, "),
+    (re.compile(r"SHA256:[A-Za-z0-9+/]{43}"), "<key>"),
     (re.compile(r"process \d+ on \S+"), "<process>"),
     (re.compile(r"0\.1\.0\S*"), "<version>"),
     (re.compile(r"[─━-]{3,}"), "---"),

@@ -52,7 +52,7 @@ def test_a_bad_certificate_is_refused_once_and_clearly(
         url = server.serve("/model.pth", b"x")
         with pytest.raises(RefusedResponse, match=reason) as caught:
             make_client(ca_bundle=certificates.ca, retries=3).path(url)
-        assert "REQUESTS_CA_BUNDLE" in str(caught.value)
+        assert "WEIGHTSTORE_CA_BUNDLE" in str(caught.value)
         assert server.connections == 1
         assert server.requests == []
 

@@ -369,6 +369,61 @@ def test_mirrors_are_parted_by_blanks_or_by_commas_before_a_url(text: str, expec
     assert [mirror.display for mirror in load({"WEIGHTSTORE_MIRRORS": text}).mirrors] == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "127.0.0.1:7002/site",
+        "weights.example.org/site",
+        "mirror:8000",
+        "localhost/site",
+        "[::1]:8000/site",
+        "ada:s3cret@weights.example.org/site",
+        "https://a/x,/sw/weights",
+        "https://a/x,127.0.0.1:7002/site",
+        "/sw/weights,weights.example.org/site",
+    ],
+)
+def test_mirror_that_looks_like_an_address_and_has_no_scheme_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"WEIGHTSTORE_MIRRORS: mirrors: .*scheme") as caught:
+        load({"WEIGHTSTORE_MIRRORS": text})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["none", "NONE"])
+@pytest.mark.parametrize("name", ["mirrors", "layers", "catalogs", "locked"])
+def test_none_in_a_variable_is_an_empty_list_over_that_of_a_file(name: str, text: str, tmp_path: Path) -> None:
+    config = load({variable_of(name): text}, toml=f'{name} = ["/sw/x"]\n', at=tmp_path)
+
+    assert getattr(config, name) == ()
+    assert config.origins[name] == variable_of(name)
+
+
+def test_signers_may_stand_in_a_table_of_trust(tmp_path: Path) -> None:
+    config = load(toml='offline = true\n[trust]\nallowed_signers = "/etc/signers"\n', at=tmp_path)
+
+    assert (config.allowed_signers, config.trust, config.offline) == (Path("/etc/signers"), "first-use", True)
+
+
+@pytest.mark.parametrize(
+    "toml",
+    [
+        '[trust]\nallowed_signers = "/a"\npolicy = "pinned"\n',
+        "[trust]\n",
+        'allowed_signers = "/a"\n[trust]\nallowed_signers = "/b"\n',
+    ],
+)
+def test_another_table_of_trust_is_told_what_to_write(toml: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match=r'trust = "pinned" and allowed_signers = "…" as settings of their own'):
+        load(toml=toml, at=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mirror", "v1.0/mirror", "data.d/mirror", "a:b/c", "site/weights.example.org/x"])
+def test_names_of_directories_are_no_addresses(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert [mirror.path for mirror in load({"WEIGHTSTORE_MIRRORS": name}).mirrors] == [tmp_path / name]
+
+
 def test_mirror_without_a_scheme_is_a_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 

@@ -9,15 +9,16 @@ import click
 
 from weightstore.cli import units
 from weightstore.cli.options import Bytes, LocalPath, WeightsName, group_with_example, shared_options
-from weightstore.errors import Cancelled, IntegrityError, InvalidBundle
+from weightstore.errors import Cancelled, IntegrityError, InvalidBundle, InvalidInput, WeightStoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from weightstore.catalog.lockfile import Lockfile
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
-    from weightstore.cluster.bundle import Bundle, Incoming
+    from weightstore.cluster.bundle import Incoming
     from weightstore.cluster.index import IndexEntry
     from weightstore.cluster.packing import Created, Item
 
@@ -83,6 +84,8 @@ def create_command(
         raise click.UsageError("Nothing to bundle. Give NAMEs, --locked FILE, or --all.")
     if volume_size is not None and volume_size < 1024:
         raise click.UsageError("A volume has at least 1024 bytes.")
+    if str(output) == "-":
+        raise InvalidInput("a bundle is written to a file, which gets its name when it is whole. For a file - give ./-")
     have = Have.read(have_file) if have_file is not None else None
     client = settings.client(offline=True)
     items = _chosen(client, settings, names, locked, everything=everything)
@@ -156,58 +159,93 @@ weightstore bundle import --locked weights.lock out.tar.001 out.tar.002
 def import_command(settings: Settings, *, files: tuple[Path, ...], locked: tuple[Path, ...], dry_run: bool) -> None:
     """Bring a bundle's weights into the store.
 
-    FILEs are a bundle, or all of its volumes. Each blob is hashed while it is written, and only what is what its name
+    FILEs are bundles, or all volumes of them. Each blob is hashed while it is written, and only what is what its name
     says is stored. What was right stays when the rest is damaged or cut short; another import goes on from there. What
     the bundle says of sources is not believed: give your lockfile for that. Exits with 5 when something is wrong.
     """
     from weightstore.catalog.lockfile import Lockfile
-    from weightstore.cluster.bundle import Bundle, contradictions, plan_import, vouch
+    from weightstore.cluster.bundle import vouch
+    from weightstore.cluster.volumes import grouped
 
     client = settings.client(offline=True)
     lockfiles = [Lockfile.read(path) for path in (*locked, *client.config.locked)]
-    with Bundle(files) as bundle:
-        done = plan_import(bundle, client=client)
-        for contradiction in contradictions(bundle, lockfiles):
-            settings.note(contradiction)
-        if not dry_run:
-            done = _carried_out(done, bundle, client=client, settings=settings)
-        vouched = 0
-        if not dry_run:
-            here = {one.entry.digest: one.entry.size for one in done if one.status in {"imported", "present"}}
-            vouched = vouch(client, lockfiles, here, now=datetime.now(UTC))
-        problem = bundle.problem
-    _report_import(done, settings, dry_run=dry_run, vouched=vouched, problem=problem)
-    if problem:
-        raise InvalidBundle(place=str(files[0]), reason=problem)
-    is_bad = any(one.status in {"damaged", "missing"} for one in done)
-    click.get_current_context().exit(IntegrityError.exit_code if is_bad else 0)
+    done: list[Incoming] = []
+    problems: list[WeightStoreError] = []
+    for paths in grouped(_no_pipes(files)):
+        try:
+            for one in _incoming(paths, lockfiles, client=client, settings=settings, dry_run=dry_run):
+                done.append(one)  # noqa: PERF402 - what came before an error counts
+        except (InvalidBundle, InvalidInput) as error:
+            problems.append(error)  # and the other bundles may be right
+        except WeightStoreError as error:
+            problems.append(error)
+            break
+    vouched = 0
+    if not dry_run:
+        here = {one.entry.digest: one.entry.size for one in done if one.status in {"imported", "present"}}
+        vouched = vouch(client, lockfiles, here, now=datetime.now(UTC))
+    _report_import(done, settings, dry_run=dry_run, vouched=vouched, problems=problems)
+    codes = [error.exit_code for error in problems]
+    codes += [IntegrityError.exit_code for one in done if one.status in {"damaged", "missing"}]
+    click.get_current_context().exit(max(codes, default=0))
 
 
-def _carried_out(plan: Sequence[Incoming], bundle: Bundle, *, client: Client, settings: Settings) -> list[Incoming]:
+def _no_pipes(files: tuple[Path, ...]) -> tuple[Path, ...]:
+    if any(str(path) == "-" for path in files):
+        raise InvalidInput(
+            "a bundle is read here and there, so that it cannot come through a pipe: write it to a file first"
+        )
+    return files
+
+
+def _incoming(
+    paths: Sequence[Path], lockfiles: Sequence[Lockfile], *, client: Client, settings: Settings, dry_run: bool
+) -> Iterator[Incoming]:
+    """Import one bundle, or plan it, and yield what became of each of its weights."""
     from weightstore.cli.interrupt import interruptible
     from weightstore.cli.progress import hashing_progress
-    from weightstore.cluster.bundle import carry_out
+    from weightstore.cluster.bundle import Bundle, carry_out, contradictions, plan_import
 
-    total = sum(one.entry.size for one in plan if one.status == "import")
-    with interruptible() as stop, hashing_progress(settings, total, "importing") as advance:
-        return list(carry_out(plan, bundle, client=client, stop=stop, on_bytes=advance))
+    with Bundle(paths) as bundle:
+        plan = plan_import(bundle, client=client)
+        for contradiction in contradictions(bundle, lockfiles):
+            settings.note(contradiction)
+        if dry_run:
+            yield from plan
+        else:
+            total = sum(one.entry.size for one in plan if one.status == "import")
+            with interruptible() as stop, hashing_progress(settings, total, "importing") as advance:
+                yield from carry_out(plan, bundle, client=client, stop=stop, on_bytes=advance)
+        if bundle.problem:
+            raise InvalidBundle(place=bundle.blamed, reason=bundle.problem)
 
 
-def _report_import(done: Sequence[Incoming], settings: Settings, *, dry_run: bool, vouched: int, problem: str) -> None:
+def _report_import(
+    done: Sequence[Incoming],
+    settings: Settings,
+    *,
+    dry_run: bool,
+    vouched: int,
+    problems: Sequence[WeightStoreError],
+) -> None:
+    from weightstore.cli.settings import described
+
     bad = [one for one in done if one.status in {"damaged", "missing"}]
     for one in bad:
         settings.complain(f"{_called(one.entry)} is {one.status}: {one.detail}")
+    for problem in problems:
+        settings.complain(str(problem))
     counts = {status: [one for one in done if one.status == status] for status in ("import", "imported", "present")}
     if settings.json:
-        if not problem:  # else the error is what is printed
-            settings.print_json(
-                {
-                    "dry_run": dry_run,
-                    "weights": [_incoming_as_json(one) for one in done],
-                    "imported_bytes": sum(one.entry.size for one in counts["imported"]),
-                    "vouched": vouched,
-                }
-            )
+        settings.print_json(
+            {
+                "dry_run": dry_run,
+                "weights": [_incoming_as_json(one) for one in done],
+                "imported_bytes": sum(one.entry.size for one in counts["imported"]),
+                "vouched": vouched,
+                **({"error": described(problems[0])} if problems else {}),
+            }
+        )
         return
     for one in done:
         if one.status in {"import", "imported"}:
@@ -216,7 +254,8 @@ def _report_import(done: Sequence[Incoming], settings: Settings, *, dry_run: boo
     word = "to import" if dry_run else "imported"
     size = units.size(sum(one.entry.size for one in brought))
     told = f"{units.count(len(done), 'file')}: {len(brought)} {word}, {size}; {len(counts['present'])} here already"
-    settings.say(f"{told}{f'; {len(bad)} wrong' if bad else ''}")
+    if done or not problems:
+        settings.say(f"{told}{f'; {len(bad)} wrong' if bad else ''}")
     if vouched < len(brought) + len(counts["present"]) and not dry_run and brought:
         settings.note("no lockfile says where these come from: they are found by full digests. Give it with --locked")
 
@@ -233,15 +272,28 @@ weightstore bundle show --json out.tar.001 out.tar.002
 @click.pass_obj
 def show_command(settings: Settings, *, files: tuple[Path, ...]) -> None:
     """List what a bundle says is in it. Its headers and index are checked, and the weights are not hashed."""
+    from weightstore.cli.settings import described
     from weightstore.cli.table import Cell, Column, print_table
     from weightstore.cluster.bundle import Bundle
+    from weightstore.cluster.volumes import grouped
 
-    with Bundle(files) as bundle:
-        entries, problem, size = bundle.index.entries, bundle.problem, bundle.size
-        there = set(bundle.members)
+    entries: list[IndexEntry] = []
+    size = 0
+    problems: list[WeightStoreError] = []
+    for paths in grouped(_no_pipes(files)):
+        try:
+            with Bundle(paths) as bundle:
+                entries += [entry for entry in bundle.index.entries if entry.digest in bundle.members]
+                size += bundle.size
+                if bundle.problem:
+                    problems.append(InvalidBundle(place=bundle.blamed, reason=bundle.problem))
+        except (InvalidBundle, InvalidInput) as error:
+            problems.append(error)
+    for problem in problems:
+        settings.complain(str(problem))
     if settings.json:
-        if not problem:
-            settings.print_json({"bytes": size, "weights": [_entry_as_json(entry) for entry in entries]})
+        failure = {"error": described(problems[0])} if problems else {}
+        settings.print_json({"bytes": size, "weights": [_entry_as_json(entry) for entry in entries], **failure})
     elif entries:
         columns = [Column("NAME", flexible=True), Column("SIZE", right=True), Column("DIGEST")]
         rows = [
@@ -251,12 +303,11 @@ def show_command(settings: Settings, *, files: tuple[Path, ...]) -> None:
                 Cell(f"sha256:{entry.digest.hex[:12]}", str(entry.digest)),
             ]
             for entry in entries
-            if entry.digest in there
         ]
         print_table(columns, rows)
-    if problem:
-        raise InvalidBundle(place=str(files[0]), reason=problem)
-    settings.say(f"{units.count(len(entries), 'file')}, {units.size(size)}")
+    if entries or not problems:
+        settings.say(f"{units.count(len(entries), 'file')}, {units.size(size)}")
+    click.get_current_context().exit(max((error.exit_code for error in problems), default=0))
 
 
 def _called(entry: IndexEntry) -> str:

@@ -82,7 +82,7 @@ def _size_of(items: Sequence[Item], client: Client) -> str:
 
 def _is_exact(item: Item, client: Client) -> bool:
     source = item.wanted.source
-    if item.wanted.size_is_exact or source.scheme == "file":
+    if item.wanted.size_is_exact or source.scheme == "file" or item.word is not None:
         return True
     entry = client.entry_of(source)
     return entry is not None and entry.size_is_exact and entry.size == item.size

@@ -8,6 +8,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from weightstore.cli import units
+from weightstore.cli.mirror_carried import (
+    OMS_GAP,
+    carried_as_json,
+    carried_from,
+    carried_to,
+    nothing_carried,
+    oms_at,
+    oms_carried_to,
+    state_as_json,
+    state_at,
+    state_lines,
+    tell_carried,
+    tell_oms,
+)
 from weightstore.cli.mirror_pulled import print_pull_plan, skipped_as_json, skipped_notes
 from weightstore.cli.mirror_sign import command as sign
 from weightstore.cli.mirror_verify import command as verify
@@ -25,6 +39,7 @@ if TYPE_CHECKING:
     from weightstore.cluster.mirror.place import Outgoing
     from weightstore.cluster.mirror.plan import Difference, PushPlan
     from weightstore.cluster.mirror.push import Pushed
+    from weightstore.cluster.mirror.signature import Carried
     from weightstore.records import Wanted
 
 _NAMES = "[NAME|GLOB|URL]..."
@@ -128,7 +143,8 @@ def push(
     """Bring stored weights to a mirror: what it lacks, and nothing else.
 
     DEST is a directory, which is made where there is none, oci://host/repository, or s3://, gs:// or az://bucket/prefix.
-    Every file is hashed once more on its way. The index is written last, and keeps what others pushed.
+    Every file is hashed once more on its way. The index is written last, and keeps what others pushed. The store's
+    signed index goes along, unless users of DEST would not believe it or would lose by it.
     """
     from weightstore.cli.interrupt import interruptible
     from weightstore.cli.progress import hashing_progress
@@ -139,10 +155,12 @@ def push(
     client = settings.client()
     place = open_place(destination, client=client, writable=True, mount_from=mount_from)
     blobs = pushing.held(client) if everything else pushing.chosen(client, _gather(client, names, locked))
-    there = place.present({blob.digest: blob.size for blob in blobs}, place.read_index())
+    known = place.read_index()
+    there = place.present({blob.digest: blob.size for blob in blobs}, known)
     plan = plan_push(blobs, there)
     if dry_run:
-        _print_push_plan(settings, place.display, plan)
+        after = pushing.index_after(blobs, known, client=client)
+        _print_push_plan(settings, place.display, plan, carried_to(place, after, client=client, dry_run=True))
         return
     settings.say(_announcement(place.display, plan))
 
@@ -159,6 +177,8 @@ def push(
         )
     code = max((done.error.exit_code for done in results if done.error is not None), default=0)
     pushed = [done.blob for done in results if done.status == "pushed"]
+    carried = carried_to(place, place.read_index(), client=client)
+    oms = oms_carried_to(place, client=client)
     if settings.json:
         settings.print_json(
             {
@@ -166,12 +186,16 @@ def push(
                 "dry_run": False,
                 "blobs": [_pushed_as_json(done) for done in results],
                 "pushed_bytes": _bytes(pushed),
+                "signature": carried_as_json(carried),
+                "oms": {"status": oms.status, "matches": oms.matches},
                 "exit_code": code,
             }
         )
     else:
         failed = sum(done.status in {"failed", "cancelled"} for done in results)
         settings.say(f"{len(pushed)} pushed, {len(plan.present)} there already, {failed} failed")
+    tell_carried(settings, carried, place.display)
+    tell_oms(settings, oms, place.display)
     click.get_current_context().exit(code)
 
 
@@ -213,6 +237,7 @@ def pull(
     from weightstore.cli.fetching import as_json, exit_code, fetch
     from weightstore.cluster.mirror.places import open_place
     from weightstore.cluster.mirror.pull import gather, prepare, record_told
+    from weightstore.store.image import INDEX_NAME
 
     source = open_place(origin, client=settings.client()).source
     client = settings.client(mirrors=(source,), order=("layers", "mirrors"))
@@ -231,9 +256,19 @@ def pull(
         click.get_current_context().exit(code)
     report = fetch(plan, settings=settings, client=client, jobs=jobs)
     record_told(report, prepared.told, client=client)
+    came = any(result.obtained is not None for result in report.results)
+    carried = carried_from(place, client=client) if came else nothing_carried()
     code = exit_code(report) or skipping
     if settings.json:
-        settings.print_json({**as_json(report), **skipped_as_json(prepared), "exit_code": code})
+        settings.print_json(
+            {
+                **as_json(report),
+                **skipped_as_json(prepared),
+                "signature": carried_as_json(carried),
+                "exit_code": code,
+            }
+        )
+    tell_carried(settings, carried, str(client.config.home), is_mirror=(client.config.home / INDEX_NAME).exists())
     click.get_current_context().exit(code)
 
 
@@ -242,9 +277,9 @@ def pull(
 @shared_options("home", "offline", "json", "quiet")
 @click.pass_obj
 def status(settings: Settings, *, mirror: str) -> None:
-    """Tell what is missing on which side: in the mirror, or here.
+    """Tell what is missing on which side, in the mirror or here; who signed the mirror's index, and until when.
 
-    Reads the mirror's index or one listing of it, and no weights.
+    Reads the mirror's index or one listing of it, its signed index, and no weights.
     """
     from weightstore.cluster.mirror.places import open_place
     from weightstore.cluster.mirror.plan import compare
@@ -257,10 +292,16 @@ def status(settings: Settings, *, mirror: str) -> None:
     blobs = held(client)
     there = place.present({blob.digest: blob.size for blob in blobs}, known)
     found = compare(blobs, there, known)
+    state, oms = state_at(place, known, client=client), oms_at(place, client=client)
     if settings.json:
-        settings.print_json(_difference_as_json(place.display, found, known))
+        signed = {"signature": state_as_json(state), "oms": None if oms is None else {"matches": oms}}
+        settings.print_json({**_difference_as_json(place.display, found, known), **signed})
         return
     _print_difference(settings, place.display, found)
+    for line in state_lines(state, place.display):
+        settings.say(line)
+    if oms is not None:
+        settings.say("model.sig is over the files that are there" if oms else f"note: {OMS_GAP}")
 
 
 def _print_difference(settings: Settings, display: str, found: Difference) -> None:
@@ -286,7 +327,7 @@ def _announcement(display: str, plan: PushPlan) -> str:
     return f"{units.count(len(plan.missing), 'file')} to push, {units.size(plan.bytes_to_push)}{there} in {display}"
 
 
-def _print_push_plan(settings: Settings, display: str, plan: PushPlan) -> None:
+def _print_push_plan(settings: Settings, display: str, plan: PushPlan, carried: Carried) -> None:
     if settings.json:
         blobs = [*((blob, "missing") for blob in plan.missing), *((blob, "present") for blob in plan.present)]
         settings.print_json(
@@ -295,12 +336,14 @@ def _print_push_plan(settings: Settings, display: str, plan: PushPlan) -> None:
                 "dry_run": True,
                 "blobs": [_blob_as_json(blob, what) for blob, what in blobs],
                 "bytes_to_push": plan.bytes_to_push,
+                "signature": carried_as_json(carried),
             }
         )
         return
     for blob in plan.missing:
         click.echo(f"push      {blob.name}  {units.size(blob.size)}")
     settings.say(_announcement(display, plan))
+    tell_carried(settings, carried, display, dry_run=True)
 
 
 def _bytes(blobs: Sequence[Outgoing] | Sequence[IndexEntry]) -> int:

@@ -9,11 +9,15 @@ import click
 
 from weightstore.cli import units
 from weightstore.cli.options import LocalPath, Seconds, command_with_example, shared_options
+from weightstore.errors import InvalidInput
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from weightstore.cli.settings import Settings
+    from weightstore.cluster.sign import Signed
+
+_TOLD = 5
 
 
 @command_with_example(
@@ -23,10 +27,11 @@ weightstore --home /sw/weights mirror index
 weightstore mirror sign /sw/weights --key ~/.ssh/id_ed25519 --expires 30d
 ssh-keygen -Y verify -f signers -I ada@example.org -n weightstore-index \\
     -s /sw/weights/signed-index.json.sig < /sw/weights/signed-index.json
+weightstore mirror sign oci://registry.example.org/site/weights --key ~/.ssh/id_ed25519
 weightstore mirror sign /sw/weights --oms --key private.pem
 """,
 )
-@click.argument("directory", type=LocalPath(), metavar="DIR")
+@click.argument("mirror", metavar="DIR|URL")
 @click.option(
     "--key",
     type=LocalPath(),
@@ -41,15 +46,34 @@ weightstore mirror sign /sw/weights --oms --key private.pem
 @click.option(
     "--oms", is_flag=True, help="Sign the files themselves, as model.sig in the OpenSSF Model Signing format."
 )
-@shared_options("json", "quiet")
-@click.pass_obj
-def command(settings: Settings, *, directory: Path, key: Path, expires: float, oms: bool) -> None:
+@click.option(
+    "--trust-mirror",
+    is_flag=True,
+    help="Of a bucket or registry: sign also what this machine does not know the digest of.",
+)
+@shared_options("home", "json", "quiet")
+@click.pass_context
+def command(ctx: click.Context, *, mirror: str, key: Path, expires: float, oms: bool, trust_mirror: bool) -> None:
     """Sign what a mirror's index says: which digest each source has.
 
     Who has your key among their allowed signers believes it, until it expires, and refuses older ones from then on.
-    Every blob that is signed for is verified first. Sign again before it expires, and whenever the index changes.
+    In a directory every blob that is signed for is verified first. In a bucket or registry, only that is signed of
+    which your own store knows the digest. Sign again before it expires, and whenever the index changes.
     With --oms, which never expires, sign again whenever anything was added or removed.
     """
+    settings: Settings = ctx.obj
+    is_remote = "://" in mirror and not mirror.startswith("file://")
+    if is_remote and not oms:
+        _report(settings, _sign_remote(settings, mirror, key, expires, trust_mirror=trust_mirror))
+        return
+    if trust_mirror:
+        raise click.UsageError("--trust-mirror is for buckets and registries: in a directory every blob is verified.")
+    if mirror.startswith("file://") and not oms:
+        from weightstore.source import Source  # start-up
+
+        directory = Source.parse(mirror).path
+    else:
+        directory = LocalPath().convert(mirror, ctx.command.params[0], ctx)
     if oms:
         _sign_oms(settings, directory, key)
         return
@@ -67,20 +91,47 @@ def command(settings: Settings, *, directory: Path, key: Path, expires: float, o
             receipts=client.receipts,
             on_bytes=advance,
         )
+    _report(settings, signed)
+
+
+def _sign_remote(settings: Settings, address: str, key: Path, expires: float, *, trust_mirror: bool) -> Signed:
+    from weightstore.cluster.mirror.places import open_place
+    from weightstore.cluster.sign import sign_place, signing_with
+
+    client = settings.client()
+    if trust_mirror and client.config.trust == "pinned":
+        raise InvalidInput('trust = "pinned" in the configuration forbids --trust-mirror')
+    now = datetime.now(UTC)
+    return sign_place(
+        open_place(address, client=client, writable=True),
+        client=client,
+        make_signature=signing_with(key),
+        now=now,
+        expires=now + timedelta(seconds=expires),
+        trusted=trust_mirror,
+    )
+
+
+def _report(settings: Settings, signed: Signed) -> None:
     index = signed.index
+    for source, why in signed.left_out[:_TOLD]:
+        settings.note(f"not signed for: {source} {why}")
+    if len(signed.left_out) > _TOLD:
+        settings.note(f"not signed for: {len(signed.left_out) - _TOLD} more")
     if settings.json:
         settings.print_json(
             {
-                "path": str(signed.path),
+                "path": signed.place,
                 "version": index.version,
                 "expires": index.expires.replace(microsecond=0).isoformat().replace("+00:00", "Z"),
                 "key": signed.fingerprint,
                 "entries": len(index.entries),
+                "left_out": [{"source": str(source), "reason": why} for source, why in signed.left_out],
             }
         )
         return
     until = index.expires.strftime("%Y-%m-%d %H:%M UTC")
-    settings.say(f"{signed.path}: {units.count(len(index.entries), 'source')}, until {until}, by {signed.fingerprint}")
+    settings.say(f"{signed.place}: {units.count(len(index.entries), 'source')}, until {until}, by {signed.fingerprint}")
 
 
 def _sign_oms(settings: Settings, directory: Path, key: Path) -> None:

@@ -126,10 +126,24 @@ def print_plan(
         size = Cell(units.size(item.size), str("" if item.size is None else item.size))
         rows.append([Cell(item.wanted.name), size, Cell(what), Cell(place)])
     print_table(columns, rows)
+    for line in _vouched(plan):
+        settings.say(line)
     nothing = "nothing to fetch" if left_out else "nothing to fetch: all of it is here"
     settings.say(announcement(plan, client=client) if plan.missing else nothing)
     if plan.free is not None and plan.bytes_to_fetch > plan.free:
         settings.say(f"note: it will not fit: {units.size(plan.bytes_to_fetch - plan.free)} are missing")
+
+
+def _vouched(plan: Plan) -> list[str]:
+    """Return whose word is believed of which weights, a line for each signed index."""
+    names: dict[str, list[str]] = {}
+    for item in plan.items:
+        word = item.word
+        if word is not None and word.expires is not None:
+            place = f"the signed index of mirror {word.mirror}" if word.mirror else "a signed index read earlier"
+            until = word.expires.strftime("%Y-%m-%d %H:%M UTC")
+            names.setdefault(f"{place}, signed by {word.signer}, valid until {until}", []).append(item.wanted.name)
+    return [f"known by {whose}: {', '.join(told)}" for whose, told in names.items()]
 
 
 def _what(item: Item, client: Client) -> tuple[str, str]:
@@ -143,6 +157,8 @@ def _what(item: Item, client: Client) -> tuple[str, str]:
 
 
 def _item_as_json(item: Item) -> dict[str, object]:
+    from weightstore.cli.why import word_as_json
+
     return {
         "names": list(item.names),
         "source": item.wanted.source.display,
@@ -152,4 +168,6 @@ def _item_as_json(item: Item) -> dict[str, object]:
         "size_bytes": item.size,
         "path": str(item.obtained.path) if item.obtained else None,
         "sources": list(item.sources),
+        "known_by": item.known_by,
+        "signed": word_as_json(item.word),
     }

@@ -54,7 +54,7 @@ def command(
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together.")
     try:
-        from weightstore.cluster.serving.server import Serving, make_app, read_token, serve
+        from weightstore.cluster.serving.server import Serving, is_readable_by_all, make_app, read_token, serve
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "aiohttp":
             raise
@@ -65,6 +65,10 @@ def command(
 
     token = read_token(token_file) if token_file else ""
     serving = Serving(host, port, token, tls_cert, tls_key, metrics, pull_through)
+    if serving.shows_token:
+        settings.say("warning: over plain HTTP the token can be read on its way. Give --tls-cert and --tls-key")
+    if token_file is not None and is_readable_by_all(token_file):
+        settings.say(f"warning: every user of this machine can read the token: chmod 600 {token_file}")
     if serving.is_open:
         settings.say(f"warning: everyone who reaches {host} can read this store. Ask for a token with --token-file")
     app = make_app(settings.client(), serving, log=click.echo if access_log else None)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from weightstore.cli.options import WeightsName, command_with_example, shared_options
+from weightstore.records import timestamp
 
 if TYPE_CHECKING:
     from weightstore.cli.settings import Settings
     from weightstore.client import Explanation
+    from weightstore.signing.vouchers import Word
 
 _KNOWN_BY = {
     "pin": "its pin, which is the full digest",
@@ -63,4 +65,16 @@ def _as_json(explanation: Explanation) -> dict[str, object]:
         "known_by": explanation.known_by,
         "steps": [{"place": step.place, "answer": step.answer} for step in explanation.steps],
         "path": str(explanation.path) if explanation.path else None,
+        "signed": word_as_json(explanation.word),
+    }
+
+
+def word_as_json(word: Word | None) -> dict[str, object] | None:
+    """Return the signed index that tells a digest as JSON shows it; ``mirror`` is None of one that is remembered."""
+    if word is None or word.expires is None:
+        return None
+    return {
+        "mirror": word.mirror.display if word.mirror is not None else None,
+        "signer": word.signer,
+        "expires": timestamp(word.expires),
     }

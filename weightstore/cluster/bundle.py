@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from weightstore.cluster.index import parse_index
 from weightstore.cluster.manifest import parse_manifest
-from weightstore.cluster.tar import BLOBS, INDEX_FILE, LAYOUT_FILE, Member, scan
+from weightstore.cluster.tar import BLOBS, INDEX_FILE, LAYOUT_FILE, Member, Members, scan
 from weightstore.cluster.volumes import Volumes
 from weightstore.digest import Digest
-from weightstore.errors import Cancelled, InvalidBundle, InvalidRecord, NoSpace
+from weightstore.errors import Cancelled, InvalidBundle, InvalidInput, InvalidRecord, NoSpace
 from weightstore.records import Fields, Ref
 from weightstore.store.blobs import BLOCK
 from weightstore.store.image import DOCUMENT_LIMIT, INDEX_LIMIT
@@ -51,16 +51,29 @@ class Bundle:
 
         Raises:
             InvalidBundle: it is none, or holds something that no bundle does.
+            InvalidInput: a file cannot be opened, or is none of its volumes.
         """
         self.files = Volumes(paths)
         try:
-            members = scan(self.files)
+            members = self._scan()
             self.cut = members.cut
+            if not self.cut and (stranger := self.files.beyond(members.end)) is not None:
+                raise InvalidInput(f"{stranger}: begins behind the end of {self.name}, and is no volume of it")
             self.index = self._read_index(members.by_name)
             self.members = self._weights(members.by_name)
         except BaseException:
             self.files.close()
             raise
+
+    def _scan(self) -> Members:
+        try:
+            return scan(self.files)
+        except InvalidBundle:
+            if self.files.short is None:
+                raise
+        self.files.end_with_short()  # what is before it may still be right
+        members = scan(self.files)
+        return members if members.cut else replace(members, cut="what follows belongs somewhere else")
 
     def _read_index(self, members: Mapping[str, Member]) -> ModelIndex:
         layout = self._small(members, LAYOUT_FILE, _LAYOUT_LIMIT)
@@ -133,8 +146,15 @@ class Bundle:
         lacking = [entry for entry in self.index.entries if entry.digest not in self.members]
         if self.cut:
             hint = "" if self.files.count == 1 else ", or its volumes are not all there or not in order"
+            if self.files.short is not None:
+                hint = ", and other volumes are longer"
             return f"is cut short: {self.cut}{hint}"
         return f"lacks {lacking[0].digest}, which its index names" if lacking else ""
+
+    @property
+    def blamed(self) -> str:
+        """The file in which the problem is: of volumes the one that is shorter than others, else where they end."""
+        return str(self.files.short or (self.files.paths[-1] if self.cut else self.name))
 
     def error(self, reason: str) -> InvalidBundle:
         return InvalidBundle(place=self.files.name, reason=reason)

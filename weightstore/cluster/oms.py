@@ -44,7 +44,7 @@ _UNSIGNED = frozenset(
     }
 )
 _PREDICATE = "https://model_signing/signature/v1.0"
-_LIMIT = 64 << 20
+OMS_LIMIT = 64 << 20
 _KEY_LIMIT = 64 << 10
 _CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})  # what model-signing takes
 
@@ -118,13 +118,13 @@ def verify_oms(root: Path, *, key: Path, signature: Path | None = None) -> OmsSi
         return UntrustedIndex(place=str(path), reason=reason)
 
     try:
-        bundle = read_limited(path, _LIMIT)
+        bundle = read_limited(path, OMS_LIMIT)
     except FileNotFoundError:
         raise refused("there is no such signature") from None
     except OSError as error:
         raise refused(f"it cannot be read: {error.strerror}") from None
-    if len(bundle) > _LIMIT:
-        raise refused(f"it is larger than {_LIMIT} bytes")
+    if len(bundle) > OMS_LIMIT:
+        raise refused(f"it is larger than {OMS_LIMIT} bytes")
     own = [path.relative_to(there)] if path.is_relative_to(there) else []
     config = verifying.Config().use_elliptic_key_verifier(public_key=key)
     config.set_hashing_config(hashing.Config().set_ignored_paths(paths=own, ignore_git_paths=False))
@@ -189,6 +189,14 @@ def _resources(bundle: bytes) -> Mapping[str, str]:
     if statement["predicateType"] != _PREDICATE:
         raise ValueError("it is of another version of the format")
     return {one["name"]: f"{one['algorithm']}:{one['digest']}" for one in statement["predicate"]["resources"]}
+
+
+def signed_resources(bundle: bytes) -> Mapping[str, str] | None:
+    """Return the digest of each file that a signature says it is over, unverified; None where it is no signature."""
+    try:
+        return _resources(bundle)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _digest_in(name: str) -> str | None:

@@ -9,18 +9,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.index import parse_index
+from weightstore.cluster.mirror.pull import index_of_place, pinned_by_catalog
+from weightstore.cluster.mirror.signature import files_of
 from weightstore.errors import BlobDamaged, InvalidInput, InvalidRecord, NotAStore
-from weightstore.signing.document import DOCUMENT_LIMIT, SIGNATURE, SIGNED_INDEX, SignedEntry, SignedIndex
+from weightstore.records import Wanted
+from weightstore.signing.document import (
+    DOCUMENT_LIMIT,
+    LAST_VERSION,
+    SIGNATURE,
+    SIGNED_INDEX,
+    SignedEntry,
+    SignedIndex,
+    Statement,
+)
 from weightstore.signing.sshsig import NAMESPACE, BadSignature, Signature, sign
+from weightstore.signing.trusted import inside, read_documents
 from weightstore.store.blobs import open_verified
 from weightstore.store.image import read_index_file
 from weightstore.store.layout import open_layout, read_limited, translated, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from datetime import datetime
     from pathlib import Path
 
+    from weightstore.client import Client
+    from weightstore.cluster.index import IndexEntry
+    from weightstore.cluster.mirror.place import Place
+    from weightstore.digest import Digest
+    from weightstore.source import Source
     from weightstore.store.layout import Layout
     from weightstore.store.receipts import Receipts
 
@@ -29,11 +46,15 @@ _KEY_LIMIT = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """A mirror's index that was signed: where it is, what it says, and by which key."""
+    """A mirror's index that was signed: where it lies, what it says, and by which key.
 
-    path: Path
+    ``left_out`` are the sources that it does not vouch for, with why not.
+    """
+
+    place: str
     index: SignedIndex
     fingerprint: str
+    left_out: tuple[tuple[Source, str], ...] = ()
 
 
 def sign_mirror(
@@ -58,23 +79,91 @@ def sign_mirror(
     if layout is None:
         raise NotAStore(place=str(root), reason="there is no store, and so no mirror")
     entries = _entries(layout, receipts, on_bytes)
+    made = _statement(entries, make_signature=make_signature, now=now, expires=expires, highest=_version_there(layout))
+    path = layout.root / SIGNED_INDEX
+    with translated(path):
+        # Who reads between the two finds that they do not belong together, and reads again.
+        write_record(path, made.document, mode=0o444, scratch=layout.tmp, durable=True)
+        write_record(layout.root / SIGNATURE, made.signature, mode=0o444, scratch=layout.tmp, durable=True)
+    return Signed(str(path), made.index, made.fingerprint)
+
+
+def sign_place(
+    place: Place,
+    *,
+    client: Client,
+    make_signature: Callable[[bytes], bytes],
+    now: datetime,
+    expires: datetime,
+    trusted: bool = False,
+) -> Signed:
+    """Sign what the index of a mirror in a bucket or a registry says of sources, and bring the signature there.
+
+    Others may write there, so its index is not believed: only that is signed of which this machine knows the digest by
+    itself, unless the index is ``trusted``. What it knows to be otherwise is left out in any case. The place is asked
+    whether the blobs are there; they are not read, and whoever fetches them verifies them.
+
+    Raises:
+        InvalidInput: there is nothing that can be signed for, or the key cannot be used.
+        SourceNotFound, InvalidRecord, TransferError: the mirror has no index, or cannot be read or written.
+    """
+    index = index_of_place(place, client=client)
+    there = place.present({entry.digest: entry.size for entry in index.entries}, None)  # and not by its index's word
+    entries, left_out = [], []
+    for source, entry in index.by_source.items():
+        why_not = _why_not(source, entry, there, client=client, trusted=trusted)
+        if why_not:
+            left_out.append((source, why_not))
+        else:
+            entries.append(SignedEntry(source, entry.digest, entry.size, entry.name))
+    if not entries:
+        why = f": {left_out[0][0]} {left_out[0][1]}" if left_out else ""
+        raise InvalidInput(f"{place.display} has nothing that can be signed for{why}")
+    documents = read_documents(place.source, transport=client.obtainer.transports().transport_for(place.source))
+    highest = _version_of(documents[0], place.display) if documents is not None else 0
+    made = _statement(tuple(entries), make_signature=make_signature, now=now, expires=expires, highest=highest)
+    place.write_beside(files_of(made))
+    return Signed(inside(place.source, SIGNED_INDEX).display, made.index, made.fingerprint, tuple(left_out))
+
+
+def _why_not(source: Source, entry: IndexEntry, there: Collection[Digest], *, client: Client, trusted: bool) -> str:
+    """Return why a source is not signed for; empty if it may be."""
+    wanted = pinned_by_catalog(Wanted(source.display, source, source.pin, entry.size), client)
+    known = client.obtainer.known_digest(wanted)
+    if (known is not None and known != entry.digest) or not wanted.pin.matches(entry.digest):
+        return f"is known here as {known or wanted.pin}, and the mirror's index says {entry.digest}"
+    if entry.digest not in there:
+        return "is in the mirror's index, and its blob is not in the mirror"
+    if known is None and not trusted:
+        return (
+            "has no digest that is known here, and the mirror's word is not enough. Fetch it first, or believe the "
+            "mirror with --trust-mirror"
+        )
+    return ""
+
+
+def _statement(
+    entries: tuple[SignedEntry, ...],
+    *,
+    make_signature: Callable[[bytes], bytes],
+    now: datetime,
+    expires: datetime,
+    highest: int,
+) -> Statement:
     # By the clock, so that a mirror that was made anew goes on beyond what its users have seen.
-    version = max(int(now.timestamp()), _version_there(layout) + 1)
+    version = max(int(now.timestamp()), highest + 1)
+    if version > LAST_VERSION:
+        raise InvalidInput(f"the signed index there has the last version that there is. Remove {SIGNED_INDEX} first")
     index = SignedIndex(version, expires.replace(microsecond=0), entries)  # as it is written
     document = index.encode()
     if len(document) > DOCUMENT_LIMIT:
         raise InvalidInput(f"the signed index would have more than {DOCUMENT_LIMIT} bytes")
     armour = make_signature(document)
     try:
-        signature = Signature.parse(armour)
+        key = Signature.parse(armour).key
     except BadSignature as error:
         raise InvalidInput(f"the key made a signature that cannot be used: {error}. Use an Ed25519 key") from None
-    path = layout.root / SIGNED_INDEX
-    with translated(path):
-        # Who reads between the two finds that they do not belong together, and reads again.
-        write_record(path, document, mode=0o444, scratch=layout.tmp, durable=True)
-        write_record(layout.root / SIGNATURE, armour, mode=0o444, scratch=layout.tmp, durable=True)
-    return Signed(path, index, signature.fingerprint)
+    return Statement(document, armour, index, key)
 
 
 def _entries(layout: Layout, receipts: Receipts, on_bytes: Callable[[int], None] | None) -> tuple[SignedEntry, ...]:
@@ -94,8 +183,15 @@ def _entries(layout: Layout, receipts: Receipts, on_bytes: Callable[[int], None]
 def _version_there(layout: Layout) -> int:
     path = layout.root / SIGNED_INDEX
     try:
-        return SignedIndex.parse(read_limited(path, DOCUMENT_LIMIT), place=str(path)).version
-    except (FileNotFoundError, InvalidRecord):
+        return _version_of(read_limited(path, DOCUMENT_LIMIT), str(path))
+    except FileNotFoundError:
+        return 0
+
+
+def _version_of(document: bytes, place: str) -> int:
+    try:
+        return SignedIndex.parse(document, place=place).version
+    except InvalidRecord:
         return 0
 
 

@@ -71,9 +71,13 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The complete members of a tar by name; ``cut`` says how it ends early, and is empty where it does not."""
+    """The complete members of a tar by name; ``cut`` says how it ends early, and is empty where it does not.
+
+    ``end`` is where its end mark begins, or where it was cut.
+    """
 
     by_name: Mapping[str, Member]
+    end: int
     cut: str = ""
 
 
@@ -89,6 +93,13 @@ def padding(size: int) -> int:
     return -size % BLOCK
 
 
+def begins_bundle(block: bytes) -> bool:
+    """Tell whether a bundle begins with a block: with a header, and not a blob's, which stands in the middle."""
+    if len(block) < BLOCK or _number(block[148:156]) != _sum(block):
+        return False
+    return block[156:157] not in {b"0", b"\0"} or not block.removeprefix(b"./").startswith(BLOBS.encode())
+
+
 def scan(file: Readable) -> Members:
     """Return where each member lies, by its headers alone: content is passed over.
 
@@ -102,11 +113,11 @@ def scan(file: Readable) -> Members:
         block = file.read_at(offset, BLOCK)
         if len(block) < BLOCK:
             what = "ends without an end mark" if not block else "ends within a header"
-            return Members(found, f"it {what}")
+            return Members(found, offset, f"it {what}")
         if not block.strip(b"\0"):
             if announced is not None:
                 raise InvalidBundle(place=file.name, reason="an extended header stands before nothing")
-            return Members(found)
+            return Members(found, offset)
         size = _check(block, file=file, offset=offset)
         kind = block[156:157]
         offset += BLOCK
@@ -115,7 +126,7 @@ def scan(file: Readable) -> Members:
                 raise InvalidBundle(place=file.name, reason="its extended headers are not those of a bundle")
             records = file.read_at(offset, size)
             if len(records) < size:
-                return Members(found, "it ends within a header")
+                return Members(found, offset, "it ends within a header")
             announced = _announced_size(records, file)
             offset += size + padding(size)
             continue
@@ -133,7 +144,7 @@ def scan(file: Readable) -> Members:
             raise InvalidBundle(place=file.name, reason=f"holds more than {_MOST_MEMBERS} files")
         if size > file.size - offset:
             left = file.size - offset
-            return Members(found, f"{name} should have {size} bytes, and {left} are there")
+            return Members(found, offset, f"{name} should have {size} bytes, and {left} are there")
         found[name] = Member(name, offset, size)
         offset += size + padding(size)
 
@@ -141,7 +152,7 @@ def scan(file: Readable) -> Members:
 def _check(block: bytes, *, file: Readable, offset: int) -> int:
     """Make sure that a block is a header, and return the size that it states."""
     stated = _number(block[148:156])
-    if stated is None or stated != sum(block[:148]) + 8 * ord(" ") + sum(block[156:]):
+    if stated is None or stated != _sum(block):
         if offset == 0:
             raise InvalidBundle(place=file.name, reason="is not a tar file, or not the first volume of one")
         raise InvalidBundle(
@@ -152,6 +163,11 @@ def _check(block: bytes, *, file: Readable, offset: int) -> int:
     if size is None:
         raise InvalidBundle(place=file.name, reason=f"the header at byte {offset} has no size")
     return size
+
+
+def _sum(block: bytes) -> int:
+    """Return the sum of a header's bytes, as it is stated in it: of its own field as if that were blank."""
+    return sum(block[:148]) + 8 * ord(" ") + sum(block[156:])
 
 
 def _number(field: bytes) -> int | None:

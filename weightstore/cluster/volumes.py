@@ -8,6 +8,7 @@ import re
 import stat
 from typing import TYPE_CHECKING, Self
 
+from weightstore.cluster.tar import BLOCK, begins_bundle
 from weightstore.errors import InvalidBundle, InvalidInput, NoSpace, StoreError
 from weightstore.store.durability import sync_directory
 from weightstore.store.layout import translated
@@ -19,38 +20,107 @@ if TYPE_CHECKING:
 
 _SUFFIX = re.compile(r"\.([0-9]{3})")
 _MOST_VOLUMES = 999
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
+
+
+def grouped(paths: Sequence[Path]) -> list[list[Path]]:
+    """Return the files of each bundle, in the order in which these were first met; a file given twice counts once.
+
+    Volumes go together by their numbered names. Any other file is a bundle where one begins in it, and else goes on
+    with the one before it: volumes that somebody renamed, in the order in which they are given.
+    """
+    groups: list[list[Path]] = []
+    by_stem: dict[Path, list[Path]] = {}
+    last: list[Path] | None = None
+    for path in {path.absolute(): path for path in paths}.values():
+        stem = path.with_suffix("").absolute()
+        if _SUFFIX.fullmatch(path.suffix):
+            if stem not in by_stem:
+                groups.append(by_stem.setdefault(stem, []))
+            by_stem[stem].append(path)
+        elif last is not None and not _begins_bundle(path):
+            last.append(path)
+        else:
+            last = [path]
+            groups.append(last)
+    return groups
+
+
+def _begins_bundle(path: Path) -> bool:
+    """Tell whether a file is to be read by itself. One that cannot be read is: opening it says why."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return True
+    try:
+        block = os.pread(fd, BLOCK, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return not block or begins_bundle(block) or _compressed(block) is not None
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _compressed(block: bytes) -> str | None:
+    return next((kind for magic, kind in _COMPRESSED.items() if block.startswith(magic)), None)
 
 
 class Volumes:
-    """The files of a bundle, open for reading, as one row of bytes."""
+    """The files of a bundle, open for reading, as one row of bytes.
+
+    ``short`` is the first volume that has fewer bytes than others have, and is not the last; None where there is none.
+    It was cut, or somebody made the volumes by hand.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Open them.
 
         Raises:
-            InvalidBundle: one cannot be opened, or by their numbers they are not all there.
+            InvalidInput: one cannot be opened, or by their numbers they are not all there.
         """
         self._files: list[tuple[int, int, int]] = []  # descriptor, first byte, size
         self.size = 0
-        ordered = _in_order(paths)
-        self.name = str(ordered[0])
-        self.count = len(ordered)
+        self.paths = _in_order(list(dict.fromkeys(paths)))
+        self.name = str(self.paths[0])
+        self.count = len(self.paths)
         try:
-            for path in ordered:
+            for path in self.paths:
                 self._open(path)
         except BaseException:
             self.close()
             raise
+        sizes = [size for _, _, size in self._files]
+        self.short = next((path for path, size in zip(self.paths[:-1], sizes, strict=False) if size < max(sizes)), None)
+
+    def end_with_short(self) -> None:
+        """Pass over what is behind the short volume: it cannot be told where that belongs."""
+        if self.short is not None:
+            at = self.paths.index(self.short) + 1
+            for fd, _, _ in self._files[at:]:
+                os.close(fd)
+            del self._files[at:]
+            self.size = sum(size for _, _, size in self._files)
+
+    def beyond(self, offset: int) -> Path | None:
+        """Return the first file that begins at or behind an offset, and with something else than zeros."""
+        for path, (fd, first, _) in zip(self.paths, self._files, strict=False):
+            if first >= offset and os.pread(fd, BLOCK, 0).strip(b"\0"):
+                return path
+        return None
 
     def _open(self, path: Path) -> None:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
-            raise InvalidBundle(place=str(path), reason=f"cannot be opened: {error.strerror}") from None
+            raise InvalidInput(f"{path}: cannot be opened: {error.strerror}") from None
         found = os.fstat(fd)
         self._files.append((fd, self.size, found.st_size))
         if not stat.S_ISREG(found.st_mode):
-            raise InvalidBundle(place=str(path), reason="is not a regular file")
+            raise InvalidInput(
+                f"{path}: is not a regular file. A bundle is read here and there: write it to a file first"
+            )
+        if self.size == 0 and (kind := _compressed(os.pread(fd, BLOCK, 0))) is not None:
+            raise InvalidInput(f"{path}: is compressed by {kind}, and no bundle is. Unpack it first: {kind} -d {path}")
         self.size += found.st_size
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -96,7 +166,7 @@ def _in_order(paths: Sequence[Path]) -> list[Path]:
     for number, path in enumerate(ordered, 1):
         if path.suffix != f".{number:03}":
             wanted = path.with_suffix(f".{number:03}")
-            raise InvalidBundle(place=str(wanted), reason="this volume is not among those given")
+            raise InvalidInput(f"{wanted}: this volume is not among those given. Give all of them, in any order")
     return ordered
 
 

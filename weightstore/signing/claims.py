@@ -71,9 +71,9 @@ class Claim:
         entry = self.entry
         return Ref(entry.source, entry.digest, entry.size, now, "signed", key=self.key.hex())
 
-    def is_believed(self, signers: Sequence[Signer], now: datetime) -> bool:
-        """Tell whether it counts now: it has not expired, and its key is still one that may sign."""
-        return now < self.expires and allowed(signers, self.key, now, namespace=NAMESPACE) is not None
+    def signer(self, signers: Sequence[Signer], now: datetime) -> Signer | None:
+        """Return whose word it is, if it counts now: it has not expired, and its key is still one that may sign."""
+        return allowed(signers, self.key, now, namespace=NAMESPACE) if now < self.expires else None
 
 
 def remember(state: Path, claim: Claim) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from weightstore.errors import InvalidRecord, UntrustedIndex
 from weightstore.records import Fields, timestamp
-from weightstore.signing.sshsig import NAMESPACE, BadSignature, Signature
+from weightstore.signing.sshsig import NAMESPACE, BadSignature, Signature, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SIGNED_INDEX = "signed-index.json"
 SIGNATURE = "signed-index.json.sig"
 DOCUMENT_LIMIT = 64 << 20
-_MOST = 1 << 53  # what every JSON reader holds exactly
+LAST_VERSION = 1 << 53  # what every JSON reader holds exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class SignedIndex:
         if (form := fields.take("format", int)) != 1:
             raise fields.error(f"format {form}; this weightstore reads format 1")
         version, expires = fields.take("version", int), fields.take_time("expires")
-        if not 0 < version <= _MOST:
+        if not 0 < version <= LAST_VERSION:
             raise fields.error("'version' is not a positive number")
         entries = []
         for one in fields.take_each("entries"):
@@ -94,6 +94,41 @@ class SignedIndex:
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """A signed index as it travels: both files, what they say, and the Ed25519 key whose signature is of it.
+
+    Whether that is anybody's key who may say such things is not asked: see :func:`verified`.
+    """
+
+    document: bytes
+    signature: bytes
+    index: SignedIndex
+    key: bytes
+
+    @classmethod
+    def read(cls, document: bytes, signature: bytes, *, place: str) -> Statement:
+        """Return both files together. Nothing of the document is parsed before its signature holds.
+
+        Raises:
+            UntrustedIndex: they do not belong together, or are damaged.
+            MissingDependency: cryptography is not installed.
+        """
+        try:
+            parsed = _parsed(signature)
+            parsed.verify(document)
+            return cls(document, signature, SignedIndex.parse(document, place=place), parsed.key)
+        except BadSignature as error:
+            raise UntrustedIndex(place=place, reason=str(error)) from None
+        except InvalidRecord as error:
+            raise UntrustedIndex(place=place, reason=error.reason) from None
+
+    @property
+    def fingerprint(self) -> str:
+        """The key as ``ssh-keygen -l`` shows it."""
+        return fingerprint(self.key)
+
+
+@dataclass(frozen=True, slots=True)
 class Believed:
     """A signed index that was verified, and who signed it."""
 
@@ -117,9 +152,7 @@ def verified(
         return UntrustedIndex(place=place, reason=reason)
 
     try:
-        parsed = Signature.parse(signature)
-        if parsed.namespace != NAMESPACE:
-            raise BadSignature(f"it is signed for {parsed.namespace[:60]!r}, and not for {NAMESPACE!r}")
+        parsed = _parsed(signature)
         mine = [signer for signer in signers if signer.key == parsed.key]
         if not mine:
             raise BadSignature(f"nobody in allowed_signers has the key {parsed.fingerprint} that signed it")
@@ -140,3 +173,10 @@ def verified(
     if index.version < highest:
         raise refused(f"its version is {index.version}, and {highest} was seen before: somebody serves an old one")
     return Believed(index, mine[0])
+
+
+def _parsed(signature: bytes) -> Signature:
+    parsed = Signature.parse(signature)
+    if parsed.namespace != NAMESPACE:
+        raise BadSignature(f"it is signed for {parsed.namespace[:60]!r}, and not for {NAMESPACE!r}")
+    return parsed

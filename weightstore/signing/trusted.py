@@ -82,8 +82,11 @@ def signed_index(
     remembered = state / "mirrors" / f"{mirror.key}.json"
     highest = _highest(remembered, mirror)
     place = inside(mirror, SIGNED_INDEX).display
-    read = _Reader(mirror, transport, longest_s)
-    documents = read.both()
+
+    def read() -> tuple[bytes, bytes] | None:
+        return read_documents(mirror, transport=transport, longest_s=longest_s)
+
+    documents = read()
     if documents is None:
         if highest:
             raise UntrustedIndex(place=place, reason="there is none, and there was one before: somebody took it away")
@@ -91,7 +94,7 @@ def signed_index(
     try:
         believed = verified(*documents, signers=signers, now=now, highest=highest, place=place)
     except UntrustedIndex:
-        again = read.both()  # the two files are replaced one after the other: this may have been that moment
+        again = read()  # the two files are replaced one after the other: this may have been that moment
         if again is None or again == documents:
             raise
         believed = verified(*again, signers=signers, now=now, highest=highest, place=place)
@@ -106,35 +109,36 @@ def inside(base: Source, name: str) -> Source:
     return Source(f"{url.rstrip('/')}/{name}{question}{query}")
 
 
-class _Reader:
-    def __init__(self, mirror: Source, transport: Transport, longest_s: float) -> None:
-        self._mirror = mirror
-        self._transport = transport
-        self._longest_s = longest_s
+def read_documents(
+    mirror: Source, *, transport: Transport, longest_s: float = _LONGEST_S
+) -> tuple[bytes, bytes] | None:
+    """Return a mirror's signed index and its signature as they lie there, unverified; None where it has not both.
 
-    def both(self) -> tuple[bytes, bytes] | None:
-        try:
-            signature = self._read(SIGNATURE, SIGNATURE_LIMIT)
-            return self._read(SIGNED_INDEX, DOCUMENT_LIMIT), signature
-        except SourceNotFound:
-            return None
+    Raises:
+        TransferError: the mirror cannot be read.
+    """
+    try:
+        signature = _read(inside(mirror, SIGNATURE), SIGNATURE_LIMIT, transport, longest_s)
+        return _read(inside(mirror, SIGNED_INDEX), DOCUMENT_LIMIT, transport, longest_s), signature
+    except SourceNotFound:
+        return None
 
-    def _read(self, name: str, limit: int) -> bytes:
-        source = inside(self._mirror, name)
-        ends = time.monotonic() + self._longest_s
-        body = self._transport.open(source)
-        try:
-            pieces, size = [], 0
-            while data := body.read(_READ_SIZE):
-                pieces.append(data)
-                size += len(data)
-                if size > limit:
-                    raise RefusedResponse(source=source.display, reason=f"sends more than {limit} bytes")
-                if time.monotonic() > ends:
-                    raise RefusedResponse(source=source.display, reason=f"takes longer than {self._longest_s:.0f} s")
-            return b"".join(pieces)
-        finally:
-            body.close()
+
+def _read(source: Source, limit: int, transport: Transport, longest_s: float) -> bytes:
+    ends = time.monotonic() + longest_s
+    body = transport.open(source)
+    try:
+        pieces, size = [], 0
+        while data := body.read(_READ_SIZE):
+            pieces.append(data)
+            size += len(data)
+            if size > limit:
+                raise RefusedResponse(source=source.display, reason=f"sends more than {limit} bytes")
+            if time.monotonic() > ends:
+                raise RefusedResponse(source=source.display, reason=f"takes longer than {longest_s:.0f} s")
+        return b"".join(pieces)
+    finally:
+        body.close()
 
 
 def _highest(path: Path, mirror: Source) -> int:

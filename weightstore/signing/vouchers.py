@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from weightstore.errors import InvalidInput, InvalidRecord, MissingDependency, WeightStoreError
+from weightstore.errors import InvalidInput, InvalidRecord, MissingDependency, UntrustedIndex, WeightStoreError
+from weightstore.records import timestamp
 from weightstore.signing.claims import Claim, recall, remember
 from weightstore.signing.signers import read_signers
 from weightstore.signing.trusted import signed_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from weightstore.config import Config
@@ -24,7 +26,53 @@ if TYPE_CHECKING:
     from weightstore.source import Source
     from weightstore.transfer.transport import Transport
 
+_OFFLINE = "not asked: offline"
 _FRESH_S = 300.0  # so long a process goes by what it has read
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """What one signed index says of some weights.
+
+    Attributes:
+        mirror: whose index it is; None for one that was read earlier, and is remembered.
+        signer: who signed it; empty where that is not believed.
+        expires: until when it counts; None likewise.
+        claim: what it says, also where the caller's pin does not agree; None where it says nothing.
+        agrees: whether the claim is something that the caller's pin and size allow.
+        reason: why it is not to be had, or not believed; empty where there is none.
+    """
+
+    mirror: Source | None
+    signer: str = ""
+    expires: datetime | None = None
+    claim: Claim | None = None
+    agrees: bool = False
+    reason: str = ""
+
+    def told(self, wanted: Wanted) -> str:
+        """Return what it says of some weights, in words."""
+        if self.expires is None:
+            return self.reason or "there is none"
+        signed = f"signed by {self.signer}, valid until {timestamp(self.expires)}"
+        if self.claim is None:
+            return f"{signed}, says nothing of it"
+        entry = self.claim.entry
+        said = f"{signed}, says {entry.digest}"
+        if self.agrees:
+            return said
+        size = f" of {wanted.exact_size} bytes" if wanted.exact_size is not None else ""
+        return f"{said} of {entry.size} bytes, and wanted is {wanted.pin}{size}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What was read of a mirror."""
+
+    mirror: Source
+    believed: Believed | None
+    entries: Mapping[Source, SignedEntry]
+    reason: str = ""
 
 
 class Vouchers:
@@ -40,19 +88,18 @@ class Vouchers:
     ) -> None:
         """Nothing is read yet. A mirror whose index is not believed is noted, and says nothing."""
         mirrors = config.mirrors if "mirrors" in config.order else ()
-        # A registry has no files that could lie beside its blobs.
-        mirrors = tuple(mirror for mirror in mirrors if mirror.scheme != "oci")
         self._mirrors = [mirror for mirror in mirrors if mirror.scheme == "file" or not config.offline]
+        self._not_asked = [mirror for mirror in mirrors if mirror not in self._mirrors]
         self._allowed_signers = allowed_signers
         self._state = config.state
         self._transport_for = transport_for
         self._note = note
         self._lock = threading.Lock()
         self._read_at: float | None = None
-        self._indexes: list[tuple[Believed, dict[Source, SignedEntry]]] = []
+        self._heard: list[_Heard] = []
 
-    def remembered(self, wanted: Wanted) -> Claim | None:
-        """Return what was once signed of some weights, while it is believed. Opens no socket.
+    def remembered(self, wanted: Wanted) -> Word | None:
+        """Return what was once signed of some weights, while it is believed and agrees. Opens no socket.
 
         Raises:
             InvalidConfig: the file of signers cannot be used.
@@ -65,56 +112,54 @@ class Vouchers:
                 continue
             if claim is None or not _agree(wanted, claim):
                 continue
-            if claim.is_believed(read_signers(self._allowed_signers), datetime.now(UTC)):
-                return claim
+            signer = claim.signer(read_signers(self._allowed_signers), datetime.now(UTC))
+            if signer is not None:
+                return Word(None, signer.name, claim.expires, claim, agrees=True)
         return None
 
-    def ask(self, wanted: Wanted, *, remembering: bool = True) -> Claim | None:
+    def ask(self, wanted: Wanted, *, remembering: bool = True) -> Word | None:
         """Return what the mirrors' signed indexes say of some weights, the first that agrees, and remember it.
 
         Raises:
             InvalidConfig: the file of signers cannot be used.
             MissingDependency: cryptography is not installed.
         """
-        for source in wanted.sources:
-            for claim in self.claims_for(source):
-                if _agree(wanted, claim):
-                    if remembering:
-                        remember(self._state, claim)
-                    return claim
+        for word in self.words(wanted):
+            if word.agrees and word.claim is not None:
+                if remembering:
+                    remember(self._state, word.claim)
+                return word
         return None
+
+    def words(self, wanted: Wanted) -> list[Word]:
+        """Return what each mirror says of some weights, in the mirrors' order. Errors as for :meth:`ask`."""
+        heard = self._listen()
+        now = datetime.now(UTC)
+        skipped = [Word(mirror, reason=_OFFLINE) for mirror in self._not_asked]
+        return [*(_word(one, wanted, now) for one in heard), *skipped]
 
     def claims_of(self, digest: Digest) -> list[Claim]:
         """Return which sources the mirrors' signed indexes say to have a digest. Errors as for :meth:`ask`."""
         now = datetime.now(UTC)
         return [
-            Claim(entry, believed.index.expires, believed.signer.key)
-            for believed, entries in self._listen()
-            for entry in entries.values()
-            if entry.digest == digest and now < believed.index.expires
+            Claim(entry, heard.believed.index.expires, heard.believed.signer.key)
+            for heard in self._listen()
+            if heard.believed is not None and now < heard.believed.index.expires
+            for entry in heard.entries.values()
+            if entry.digest == digest
         ]
 
-    def claims_for(self, source: Source) -> list[Claim]:
-        """Return what each mirror says of a source, in the mirrors' order. Errors as for :meth:`ask`."""
-        now = datetime.now(UTC)
-        return [
-            Claim(entries[source], believed.index.expires, believed.signer.key)
-            for believed, entries in self._listen()
-            if source in entries and now < believed.index.expires
-        ]
-
-    def _listen(self) -> list[tuple[Believed, dict[Source, SignedEntry]]]:
+    def _listen(self) -> list[_Heard]:
         with self._lock:
             if self._read_at is None or time.monotonic() - self._read_at > _FRESH_S:
                 signers = read_signers(self._allowed_signers)
-                read = [self._read(mirror, signers) for mirror in self._mirrors]
-                self._indexes = [(one, one.index.by_source) for one in read if one is not None]
+                self._heard = [self._read(mirror, signers) for mirror in self._mirrors]
                 self._read_at = time.monotonic()
-            return self._indexes
+            return self._heard
 
-    def _read(self, mirror: Source, signers: Sequence[Signer]) -> Believed | None:
+    def _read(self, mirror: Source, signers: Sequence[Signer]) -> _Heard:
         try:
-            return signed_index(
+            believed = signed_index(
                 mirror,
                 signers=signers,
                 state=self._state,
@@ -125,7 +170,23 @@ class Vouchers:
             raise  # ours to mend, and not the mirror's fault
         except WeightStoreError as error:
             self._note(f"what mirror {mirror} says of sources is passed over: {error}")
-            return None
+            what = "not believed" if isinstance(error, UntrustedIndex) else "cannot be read"
+            return _Heard(mirror, None, {}, f"{what}: {getattr(error, 'reason', '') or error}")
+        return _Heard(mirror, believed, believed.index.by_source if believed is not None else {})
+
+
+def _word(heard: _Heard, wanted: Wanted, now: datetime) -> Word:
+    believed = heard.believed
+    if believed is None:
+        return Word(heard.mirror, reason=heard.reason)
+    expires = believed.index.expires
+    if expires <= now:
+        return Word(heard.mirror, reason=f"not believed: it expired at {timestamp(expires)}")
+    said = [heard.entries[source] for source in wanted.sources if source in heard.entries]
+    claims = [Claim(entry, expires, believed.signer.key) for entry in said]
+    agreeing = next((claim for claim in claims if _agree(wanted, claim)), None)
+    claim = agreeing or (claims[0] if claims else None)
+    return Word(heard.mirror, believed.signer.name, expires, claim, agrees=agreeing is not None)
 
 
 def _agree(wanted: Wanted, claim: Claim) -> bool:

@@ -1,8 +1,8 @@
 """Buckets of S3, Google Cloud Storage and Azure, through obstore: ``s3://bucket/prefix``, ``gs://…``, ``az://…``.
 
-obstore finds credentials, regions and endpoints in the same variables and services as the vendors' own tools. A file is
-read in pieces, each a request of its own: no request has to outlast a slow network, and a piece that fails is asked for
-again by itself.
+obstore finds credentials, regions and endpoints in the vendors' variables, and asks the machine's own role:
+``docs/how-to/buckets.md`` tells which. A file is read in pieces, each a request of its own: no request has to outlast a
+slow network, and a piece that fails is asked for again by itself.
 """
 
 from __future__ import annotations
@@ -10,23 +10,19 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import re
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from weightstore.errors import (
-    AccessDenied,
-    MissingDependency,
-    SourceNotFound,
-    SourceUnavailable,
-)
+from weightstore.errors import InvalidConfig, MissingDependency, SourceUnavailable
 from weightstore.records import Validator
+from weightstore.transfer.bucket_refusals import refusal
 from weightstore.transfer.transport import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from weightstore.source import Source
 
@@ -36,23 +32,24 @@ PIECE = 16 << 20
 _TIMEOUT_S = 120
 _RETRIES = 2
 _RETRYING_S = 60
-_STATUS = re.compile(r"status code: (\d{3})")
 
 
 class Bucket:
     """One bucket. Safe to use from many threads."""
 
-    def __init__(self, source: Source, *, connect_timeout_s: float) -> None:
+    def __init__(self, source: Source, *, connect_timeout_s: float, ca_bundle: Path | None) -> None:
         parts = urlsplit(source.url)
-        self.source = source
-        with self._translated():
+        self.display = f"{parts.scheme}://{parts.netloc}"
+        self._scheme = parts.scheme
+        with self._translated(key_in(source)):
             self._obstore: Any = _obstore()
             self._store: Any = self._obstore.store.from_url(
                 f"{parts.scheme}://{parts.netloc}",
                 client_options={
                     "connect_timeout": timedelta(seconds=connect_timeout_s),
                     "timeout": timedelta(seconds=_TIMEOUT_S),
-                    **({"allow_http": True} if _endpoint_is_here() else {}),
+                    **({"allow_http": True} if _endpoint_is_here(parts.scheme) else {}),
+                    **({"root_certificate": _certificates(ca_bundle)} if ca_bundle else {}),
                 },
                 retry_config={"max_retries": _RETRIES, "retry_timeout": timedelta(seconds=_RETRYING_S)},
                 # The bucket compares what it received with the digest of each part.
@@ -61,7 +58,7 @@ class Bucket:
 
     def size(self, key: str) -> int:
         """Return an object's size in bytes. Errors as for :meth:`read`."""
-        with self._translated():
+        with self._translated(key):
             return int(self._obstore.head(self._store, key)["size"])
 
     def read(self, key: str, start: int, end: int) -> bytes:
@@ -70,12 +67,12 @@ class Bucket:
         Raises:
             SourceNotFound, AccessDenied, SourceUnavailable: it cannot be read.
         """
-        with self._translated():
+        with self._translated(key):
             return bytes(self._obstore.get_range(self._store, key, start=start, end=end))
 
     def write(self, key: str, content: bytes | Iterable[bytes]) -> None:
         """Write an object, whole or not at all; what ``content`` raises ends it. Errors as for :meth:`read`."""
-        with self._translated():
+        with self._translated(key):
             if isinstance(content, bytes):
                 self._obstore.put(self._store, key, content, use_multipart=False)
             else:
@@ -83,31 +80,21 @@ class Bucket:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the sizes of all objects below a prefix, by key: one listing. Errors as for :meth:`read`."""
-        with self._translated():
+        with self._translated(prefix):
             pages = self._obstore.list(self._store, prefix=prefix)
             return {str(one["path"]): int(one["size"]) for page in pages for one in page}
 
     @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turn obstore's refusals into ours. Its texts repeat URLs, in which signatures may stand."""
-        display = self.source.display
+    def _translated(self, key: str) -> Iterator[None]:
+        """Turn obstore's refusals about an object, or those below a prefix, into ours."""
         try:
             yield
-        except FileNotFoundError:
-            raise SourceNotFound(source=display, reason="no such object or bucket") from None
-        except PermissionError:
-            raise AccessDenied(source=display, reason="no permission") from None
-        except (OSError, ValueError) as error:
-            raise SourceUnavailable(source=display, reason=f"cannot be asked ({type(error).__name__})") from None
         except Exception as error:
-            if not type(error).__module__.startswith("obstore"):
+            # Missing objects, permissions and settings are errors of Python's own; what content raises is none of ours.
+            is_obstores = isinstance(error, OSError | ValueError) or type(error).__module__.startswith("obstore")
+            if not is_obstores:
                 raise
-            name = type(error).__name__
-            if name in {"PermissionDeniedError", "UnauthenticatedError"}:
-                raise AccessDenied(source=display, reason="no permission, or no credentials were found") from None
-            status = _STATUS.search(str(error))
-            reason = f"HTTP {status[1]}" if status else f"cannot be asked ({name})"
-            raise SourceUnavailable(source=display, reason=reason) from None
+            raise refusal(error, display=f"{self.display}/{key}", scheme=self._scheme) from None
 
 
 def key_in(source: Source) -> str:
@@ -124,9 +111,29 @@ def _obstore() -> Any:
     return obstore
 
 
-def _endpoint_is_here() -> bool:
-    """Tell whether S3 is a server on this machine, the only kind that is spoken to without TLS."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+def _certificates(bundle: Path) -> bytes:
+    try:
+        return bundle.read_bytes()
+    except OSError as error:
+        reason = f"certificates {bundle}: {error.strerror}. Buckets want one PEM file: set WEIGHTSTORE_CA_BUNDLE"
+        raise InvalidConfig(reason) from None
+
+
+# Which variables say that a cloud is elsewhere than at its vendor's.
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+
+
+def _endpoint_is_here(scheme: str) -> bool:
+    """Tell whether the cloud is a server on this machine, the only kind that is spoken to without TLS."""
+    endpoints = [endpoint for name in _ENDPOINTS[scheme] if (endpoint := os.environ.get(name))]
+    return bool(endpoints) and all(map(_is_here, endpoints))
+
+
+def _is_here(endpoint: str) -> bool:
     try:
         host = urlsplit(endpoint).hostname or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -155,7 +162,8 @@ class BucketBody:
                 return b""
             piece = self._bucket.read(self._key, self._position, min(self._position + PIECE, end))
             if not piece:
-                raise SourceUnavailable(source=self._bucket.source.display, reason="became shorter while it was read")
+                place = f"{self._bucket.display}/{self._key}"
+                raise SourceUnavailable(source=place, reason="became shorter while it was read")
             self._held = memoryview(piece)
         data, self._held = bytes(self._held[:size]), self._held[size:]
         self._position += len(data)
@@ -168,8 +176,9 @@ class BucketBody:
 class BucketTransport:
     """Opens objects of buckets."""
 
-    def __init__(self, *, connect_timeout_s: float) -> None:
+    def __init__(self, *, connect_timeout_s: float, ca_bundle: Path | None = None) -> None:
         self._connect_timeout_s = connect_timeout_s
+        self._ca_bundle = ca_bundle
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._lock = threading.Lock()
 
@@ -179,7 +188,7 @@ class BucketTransport:
         with self._lock:
             bucket = self._buckets.get((parts.scheme, parts.netloc))
             if bucket is None:
-                bucket = Bucket(source, connect_timeout_s=self._connect_timeout_s)
+                bucket = Bucket(source, connect_timeout_s=self._connect_timeout_s, ca_bundle=self._ca_bundle)
                 self._buckets[parts.scheme, parts.netloc] = bucket
             return bucket
 

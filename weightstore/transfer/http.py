@@ -322,7 +322,7 @@ class HttpTransport:
             raise RefusedResponse(
                 source=source.display,
                 reason=f"its certificate is not trusted ({_reason(error)}). Behind a site's own CA, name its bundle in "
-                "REQUESTS_CA_BUNDLE",
+                "WEIGHTSTORE_CA_BUNDLE, or as ca_bundle in the configuration",
             ) from None
         except (
             requests.exceptions.InvalidURL,

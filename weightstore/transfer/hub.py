@@ -17,11 +17,12 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
-from weightstore.errors import AccessDenied, InvalidConfig, RefusedResponse, SourceNotFound
+from weightstore.errors import AccessDenied, InvalidConfig, RefusedResponse, SourceNotFound, SourceUnavailable
 from weightstore.hub import HubFile, is_commit
 from weightstore.records import MAX_SIZE, Validator, is_etag
+from weightstore.source import Source
 from weightstore.transfer.transport import Answer, Body, Declared
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import urllib3
 
     from weightstore.hub import HubToken
-    from weightstore.source import Source
     from weightstore.transfer.http import HttpTransport
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
@@ -41,6 +41,7 @@ _DIGITS = re.compile(r"[0-9]{1,20}")
 # requests, is asked for the first alone.
 _WAY_S = 240.0
 _MOST_WAYS = 256
+_MOST_REDIRECTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,32 @@ class HubTransport:
             authorization=self._authorization,
             guide=_Guide(self, source, file, validator),
         )
+
+    def api(self, path: str, *, limit: int) -> bytes:
+        """Return what the Hub's API answers at a path below the endpoint. It is not verified.
+
+        Raises:
+            SourceNotFound, AccessDenied: there is no such thing, or not for us.
+            SourceUnavailable, RefusedResponse: it does not answer, or not as the Hub does.
+        """
+        url = f"{self._endpoint}/{path}"
+        place = Source(url)
+        reply = self._http.ask(place, url, authorization=self._authorization, limit=limit)
+        for _ in range(_MOST_REDIRECTS):
+            if not 300 <= reply.status < 400 or not reply.field("Location"):
+                break
+            url = urljoin(url, reply.field("Location"))  # of a repository that has another name now
+            if _host(url) != _host(self._endpoint):
+                raise RefusedResponse(source=place.display, reason="redirects to another host")
+            reply = self._http.ask(place, url, authorization=self._authorization, limit=limit)
+        if reply.status == 200:
+            return reply.body
+        reason = f"HTTP {reply.status}"
+        if reply.status in {401, 403}:  # what is not there is answered as what is private, so that nobody guesses names
+            raise AccessDenied(source=place.display, reason=reason)
+        if reply.status in {404, 410}:
+            raise SourceNotFound(source=place.display, reason=reason)
+        raise SourceUnavailable(source=place.display, reason=reason)
 
     def interrupt(self) -> None:
         self._http.interrupt()

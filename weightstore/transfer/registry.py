@@ -20,6 +20,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlencode, urljoin, urlsplit
 
 from weightstore.errors import AccessDenied, InvalidSource, RefusedResponse, SourceNotFound, SourceUnavailable
+from weightstore.transfer.attached import (
+    ATTACHED_TAG,
+    MANIFEST_LIMIT,
+    MANIFEST_TYPE,
+    attached_file,
+    digest_of_attached,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -227,6 +234,9 @@ class RegistryTransport:
         self, source: Source, *, start: int = 0, end: int | None = None, validator: Validator | None = None
     ) -> HttpBody:
         repository, digits = Repository.of(source)
+        if not digits and (file := attached_file(source)) is not None:
+            digits = self._attached(source, *file)
+            repository, _ = Repository.of(source := file[0])
         if not digits:
             raise InvalidSource(f"{source.display}: names a repository, and no blob in it")
         return self.registry.http.open_at(
@@ -237,6 +247,14 @@ class RegistryTransport:
             validator=validator,
             authorization=self.registry.authorization(source),
         )
+
+    def _attached(self, source: Source, repository: Source, name: str) -> str:
+        """Return the digits of the blob that is a file beside a mirror's index."""
+        reply = self.registry.ask(
+            repository, f"manifests/{ATTACHED_TAG}", headers={"Accept": MANIFEST_TYPE}, limit=MANIFEST_LIMIT
+        )
+        expect(reply, source, 200)
+        return digest_of_attached(reply.body, name, source=source).hex
 
     def interrupt(self) -> None:
         self.registry.http.interrupt()

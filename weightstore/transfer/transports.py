@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from weightstore.source import Source
     from weightstore.transfer.bucket import BucketTransport
     from weightstore.transfer.http import HttpTransport
+    from weightstore.transfer.hub import HubTransport
     from weightstore.transfer.registry import Registry, RegistryTransport
     from weightstore.transfer.transport import Transport
 
@@ -26,7 +27,7 @@ class Transports:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._http: HttpTransport | None = None
-        self._hub: Transport | None = None
+        self._hub: HubTransport | None = None
         self._registry: RegistryTransport | None = None
         self._buckets: BucketTransport | None = None
         self._lock = threading.Lock()
@@ -64,13 +65,22 @@ class Transports:
                 )
             return self._hub
 
+    def hub(self, source: Source) -> HubTransport:
+        """Return what asks the Hub that a source is on."""
+        self.transport_for(source)
+        if self._hub is None:
+            raise AssertionError
+        return self._hub
+
     def buckets(self) -> BucketTransport:
         """Return what asks buckets."""
         with self._lock:
             if self._buckets is None:
                 from weightstore.transfer.bucket import BucketTransport  # start-up: likewise
 
-                self._buckets = BucketTransport(connect_timeout_s=self._config.connect_timeout_s)
+                self._buckets = BucketTransport(
+                    connect_timeout_s=self._config.connect_timeout_s, ca_bundle=self._config.ca_bundle
+                )
             return self._buckets
 
     def registry(self, source: Source) -> Registry:

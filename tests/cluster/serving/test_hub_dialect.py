@@ -33,7 +33,7 @@ def _add(shared, file: str, data: bytes, *, revision: str = "main", commit: str 
     return record(shared, f"hf://{repo}@{revision}/{file}", data, commit=commit, etag=etag)
 
 
-def _judge(url: str, tmp_path, code: str, **environ: str) -> dict:
+def judge(url: str, tmp_path, code: str, **environ: str) -> dict:
     """Run code with the real client; it prints one JSON value."""
     done = subprocess.run(
         [sys.executable, "-c", f"import json, huggingface_hub as hub\n{code}"],
@@ -72,7 +72,7 @@ print(json.dumps([path, folder, info.sha, {{one.rfilename: [one.size, one.blob_i
     for one in info.siblings}}, tree, hub.file_exists({REPO!r}, "none.bin"),
     [one.target_commit for one in hub.list_repo_refs({REPO!r}).branches]]))
 """
-    path, folder, sha, siblings, tree, exists, branches = _judge(start().url, tmp_path, code)
+    path, folder, sha, siblings, tree, exists, branches = judge(start().url, tmp_path, code)
     assert (sha, exists, branches) == (A, False, [A])
     assert path == f"{folder}/model.safetensors"
     assert folder.endswith(f"/snapshots/{A}")
@@ -104,12 +104,64 @@ for ask in (
         found.append(type(error).__name__)
 print(json.dumps(found))
 """
-    assert _judge(start().url, tmp_path, code) == [
+    assert judge(start().url, tmp_path, code) == [
         "RemoteEntryNotFoundError",
         "RevisionNotFoundError",
         "RepositoryNotFoundError",
         "RepositoryNotFoundError",
     ]
+
+
+def test_what_else_the_real_client_asks_of_models_is_answered(start, tiny, shared, tmp_path):
+    _add(shared, "config.json", SETTINGS, repo="bob/other")
+    code = f"""
+api = hub.HfApi()
+infos = api.get_paths_info({REPO!r}, ["config.json", "onnx", "none"])
+print(json.dumps([
+    [one.path for one in infos],
+    [one.commit_id for one in api.list_repo_commits({REPO!r})],
+    [one.id for one in api.list_models()],
+    [one.id for one in api.list_models(search="TIN")],
+    [one.id for one in api.list_models(author="bob", limit=5)],
+    [one.id for one in api.list_models(filter="text-classification")],
+    hub.HfFileSystem().exists("{REPO}/config.json"),
+]))
+"""
+    assert judge(start().url, tmp_path, code) == [
+        ["config.json", "onnx"],
+        [A],
+        [REPO, "bob/other"],
+        [REPO],
+        ["bob/other"],
+        [],
+        True,
+    ]
+
+
+def test_repositories_of_other_kinds_are_told_not_to_be_here(start, tiny, tmp_path):
+    code = f"""
+found = []
+for ask in (
+    lambda: hub.hf_hub_download({REPO!r}, "config.json", repo_type="dataset"),
+    lambda: hub.snapshot_download({REPO!r}, repo_type="dataset"),
+    lambda: hub.hf_hub_download({REPO!r}, "app.py", repo_type="space"),
+):
+    try:
+        ask()
+    except Exception as error:
+        found.append(type(error).__name__)
+print(json.dumps(found))
+"""
+    assert judge(start().url, tmp_path, code) == ["RepositoryNotFoundError"] * 3
+
+
+def test_what_a_commit_was_seen_to_have_a_branch_that_meant_it_has_as_well(start, shared):
+    _add(shared, "config.json", SETTINGS)
+    _add(shared, "model.safetensors", WEIGHTS, revision=A)
+    url = start().url
+    assert requests.get(f"{url}/{REPO}/resolve/main/model.safetensors").content == WEIGHTS
+    siblings = requests.get(f"{url}/api/models/{REPO}").json()["siblings"]
+    assert [one["rfilename"] for one in siblings] == ["config.json", "model.safetensors"]
 
 
 def test_files_seen_at_several_commits_make_a_snapshot_of_their_own(start, shared, tmp_path):
@@ -119,7 +171,7 @@ def test_files_seen_at_several_commits_make_a_snapshot_of_their_own(start, share
     code = (
         f"import os\nfolder = hub.snapshot_download({REPO!r})\nprint(json.dumps([folder, sorted(os.listdir(folder))]))"
     )
-    folder, files = _judge(url, tmp_path, code)
+    folder, files = judge(url, tmp_path, code)
     assert files == ["config.json", "model.safetensors"]
     assert os.path.basename(folder) not in {A, B}
     # No commit is said to have what it was not seen to have.
@@ -151,7 +203,7 @@ def test_a_client_that_shows_its_token_is_served(start, tiny, tmp_path):
     code = f'print(json.dumps(hub.hf_hub_download({REPO!r}, "config.json")))'
     url = start(token="hf_secret").url
     assert requests.get(f"{url}/api/models/{REPO}").status_code == 401
-    with open(_judge(url, tmp_path, code, HF_TOKEN="hf_secret"), "rb") as file:
+    with open(judge(url, tmp_path, code, HF_TOKEN="hf_secret"), "rb") as file:
         assert file.read() == SETTINGS
 
 

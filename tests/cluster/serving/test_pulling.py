@@ -10,6 +10,7 @@ import pytest
 import requests
 
 from tests.cluster.serving.conftest import record
+from tests.cluster.serving.test_hub_dialect import judge
 from tests.servers.behaviours import truncate
 from tests.servers.hostile import HostileServer
 from tests.servers.hub import HubServer
@@ -88,6 +89,67 @@ def test_a_file_of_the_hub_is_told_of_by_its_head_and_fetched_when_it_is_wanted(
     assert requests.get(url).content == requests.get(url, headers={"Range": "bytes=0-"}).content == DATA
     assert len(hub.requests) + len(hub.cdn.requests) == asked
     assert requests.get(f"{served.url}/{REPO}/resolve/main/none.bin").headers["X-Error-Code"] == "EntryNotFound"
+
+
+def test_what_came_by_digest_is_said_to_come_from_nowhere(start, shared, shared_config, mirror):
+    mirror.serve(f"/blobs/sha256/{HEX}", DATA)
+    served = start(config=shared_config.but(mirrors=(Source(mirror.url("")),)), pulls_through=True)
+    assert requests.get(f"{served.url}/blobs/sha256/{HEX}").content == DATA
+    assert not list(shared.refs.iterdir())
+    assert requests.get(f"{served.url}/v2/weights/tags/list").json()["tags"] == []
+
+
+SNAPSHOT = f"""
+import os
+folder = hub.snapshot_download({REPO!r})
+print(json.dumps([os.path.basename(folder), sorted(os.listdir(folder))]))
+"""
+
+
+def test_the_first_snapshot_of_a_repository_is_whole(start, shared_config, hub, tmp_path):
+    commit = hub.add(REPO, {"extra/tokenizer.json": b"[]"})
+    served = start(config=shared_config.but(hub_endpoint=Source(hub.url)), pulls_through=True)
+    found = judge(served.url, tmp_path / "a", SNAPSHOT)
+    assert found == [commit, ["config.json", "extra", "model.safetensors"]]
+    ours, theirs = (requests.get(f"{url}/api/models/{REPO}?blobs=true").json() for url in (served.url, hub.url))
+    assert ours["sha"] == theirs["sha"]
+    assert sorted(ours["siblings"], key=str) == sorted(theirs["siblings"], key=str)
+
+
+def test_a_snapshot_is_whole_that_begins_with_one_file_even_when_the_branch_has_moved(
+    start, shared_config, hub, tmp_path
+):
+    first = requests.get(f"{hub.url}/api/models/{REPO}").json()["sha"]
+    served = start(config=shared_config.but(hub_endpoint=Source(hub.url)), pulls_through=True)
+    assert requests.get(f"{served.url}/{REPO}/resolve/main/config.json").content == b"{}"
+    hub.add(REPO, {"config.json": b"changed", "added.json": b"[]"})
+    assert judge(served.url, tmp_path, SNAPSHOT) == [first, ["config.json", "model.safetensors"]]
+    head = requests.head(f"{served.url}/{REPO}/resolve/main/model.safetensors")
+    assert head.headers["X-Repo-Commit"] == first
+
+
+def test_a_snapshot_that_came_is_there_when_the_origin_is_gone(start, shared_config, hub, tmp_path):
+    config = shared_config.but(hub_endpoint=Source(hub.url), connect_timeout_s=2.0)
+    served = start(config=config, pulls_through=True)
+    found = judge(served.url, tmp_path / "a", SNAPSHOT)
+    hub.__exit__(None, None, None)
+    assert judge(served.url, tmp_path / "b", SNAPSHOT) == found
+    assert judge(start(config=config, pulls_through=True).url, tmp_path / "c", SNAPSHOT) == found
+    assert judge(start(config=config).url, tmp_path / "d", SNAPSHOT) == found
+
+
+def test_of_a_repository_that_is_private_nothing_is_told(start, shared_config, hub):
+    hub.require_token(REPO, "hf_mine")
+    config = shared_config.but(hub_endpoint=Source(hub.url), hub_token=HubToken("HF_TOKEN", text="hf_mine"))
+    answer = requests.get(f"{start(config=config, pulls_through=True).url}/api/models/{REPO}")
+    assert (answer.status_code, answer.headers["X-Error-Code"]) == (404, "RepoNotFound")
+
+
+def test_a_hub_that_lists_nonsense_is_passed_over(start, shared_config, mirror):
+    mirror.serve(f"/api/models/{REPO}/revision/main?blobs=true", b'{"sha": "../../x", "siblings": []}')
+    served = start(config=shared_config.but(hub_endpoint=Source(mirror.url(""))), pulls_through=True)
+    assert requests.get(f"{served.url}/api/models/{REPO}").status_code == 404
+    assert len(served.notes) == 1
 
 
 def test_a_download_from_the_hub_that_is_cut_goes_on_and_is_whole(start, shared_config, hub):

@@ -50,6 +50,20 @@ def test_a_token_is_shown_as_a_bearers_or_as_a_password(start, shared):
     assert requests.get(url, auth=("anybody", "s3cret")).content == DATA
 
 
+def test_behind_a_token_no_shared_cache_keeps_anything(start, shared):
+    digest = put(shared, DATA)
+    record(shared, "https://example.org/b.pth", DATA[1:])
+    for settings, word in (({}, "public"), ({"token": "s3cret"}, "private")):
+        url = start(**settings).url
+        manifest = requests.get(f"{url}/v2/weights/manifests/b.pth", auth=("", "s3cret"))
+        for path in (
+            f"/blobs/sha256/{digest.hex}",
+            f"/v2/weights/manifests/{manifest.headers['Docker-Content-Digest']}",
+        ):
+            answer = requests.get(f"{url}{path}", auth=("", "s3cret"))
+            assert answer.headers["Cache-Control"] == f"{word}, max-age=31536000, immutable"
+
+
 def test_a_mirrors_url_carries_the_token(start, shared, config):
     digest = put(shared, DATA)
     mirror = start(token="s3cret").url.replace("//", "//me:s3cret@")
@@ -228,6 +242,24 @@ def test_an_open_address_without_a_token_is_warned_of(shared, tmp_path, monkeypa
         assert process.stderr.readline().startswith("serving ")
         process.terminate()
         assert process.wait(timeout=20) == 0
+
+
+def test_a_token_that_others_can_read_is_warned_of(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("WEIGHTSTORE_STATE", str(tmp_path / "state"))
+    token = tmp_path / "token"
+    token.write_text("s3cret")
+    command = [sys.executable, "-m", "weightstore", "--home", str(shared.root), "serve", "--token-file", str(token)]
+    for mode, host, expected in (
+        (0o644, "0.0.0.0", ["over plain HTTP the token can be read", "every user of this machine can read the token"]),
+        (0o600, "127.0.0.1", []),
+    ):
+        token.chmod(mode)
+        with subprocess.Popen([*command, "--host", host, "--port", "0"], stderr=subprocess.PIPE, text=True) as process:
+            for warning in expected:
+                assert process.stderr.readline().startswith(f"warning: {warning}")
+            assert process.stderr.readline().startswith("serving ")
+            process.terminate()
+            assert process.wait(timeout=20) == 0
 
 
 def test_a_certificate_needs_its_key():

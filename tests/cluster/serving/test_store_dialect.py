@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import os
 import random
 import subprocess
@@ -18,7 +19,7 @@ from urllib3.exceptions import ProtocolError
 
 from tests.cluster.serving.conftest import put, record
 from weightstore.client import Client
-from weightstore.cluster.index import build_index, parse_index, write_index
+from weightstore.cluster.index import build_index, make_entry, model_index, parse_index, write_index
 from weightstore.cluster.sign import sign_mirror, signing_with
 from weightstore.digest import Digest
 from weightstore.signing.document import SIGNATURE, SIGNED_INDEX
@@ -192,8 +193,83 @@ def test_refs_and_the_descriptions_of_the_store_are_served(start, shared):
     assert requests.get(f"{url}/refs/{'0' * 64}.json").status_code == 404
     assert requests.get(f"{url}/store.json").content == (shared.root / "store.json").read_bytes()
     assert requests.get(f"{url}/oci-layout").content == (shared.root / "oci-layout").read_bytes()
-    (shared.root / "index.json").write_bytes(b'{"schemaVersion": 2}')
-    assert requests.get(f"{url}/index.json").json() == {"schemaVersion": 2}
+    written = build_index(shared, [])
+    write_index(shared, written, receipts=Receipts(shared.root.parent / "writer"))
+    assert requests.get(f"{url}/index.json").content == (shared.root / "index.json").read_bytes()
+
+
+def _titles(url: str) -> list[str]:
+    index = parse_index(requests.get(f"{url}/index.json").content, place="index.json")
+    tags = requests.get(f"{url}/v2/weights/tags/list").json()["tags"]
+    assert sorted(entry.ref_name for entry in index.entries) == tags
+    for entry in index.entries:
+        assert requests.get(f"{url}/v2/weights/manifests/{entry.ref_name}").json()["layers"][0]["digest"] == str(
+            entry.digest
+        )
+    return sorted(entry.title for entry in index.entries)
+
+
+def test_the_index_tells_what_came_and_went_since_it_was_written(start, shared, tmp_path):
+    record(shared, "https://example.org/a.pth", DATA)
+    gone = record(shared, "https://example.org/gone.pth", DATA[3:])
+    url = start().url
+    write_index(shared, build_index(shared, []), receipts=Receipts(tmp_path / "writer"))
+    assert _titles(url) == ["a.pth", "gone.pth"]
+    record(shared, "https://example.org/b.pth", DATA[1:])
+    shared.blob(gone.digest).unlink()
+    assert _titles(url) == ["a.pth", "b.pth"]
+
+
+def test_what_a_written_index_names_and_no_ref_is_told_as_long_as_it_is_here(start, shared, tmp_path):
+    digest = put(shared, DATA)
+    entry, documents = make_entry(digest, len(DATA), sources=[Source("https://example.org/pushed.pth")], name="x/Y.Z")
+    write_index(shared, model_index([entry], documents=documents), receipts=Receipts(tmp_path / "writer"))
+    url = start().url
+    assert _titles(url) == ["pushed.pth"]
+    shared.blob(digest).unlink()
+    assert _titles(url) == []
+
+
+def test_the_indexes_of_several_layers_are_one(start, shared, shared_config, tmp_path):
+    below = create_layout(tmp_path / "below")
+    for layout, name, data in ((shared, "a.pth", DATA), (below, "b.pth", DATA[1:])):
+        record(layout, f"https://example.org/{name}", data)
+        write_index(layout, build_index(layout, []), receipts=Receipts(tmp_path / "writer"))
+    assert _titles(start(config=shared_config.but(layers=(below.root,))).url) == ["a.pth", "b.pth"]
+
+
+def test_manifests_that_other_tools_put_into_an_index_are_served_as_they_lie(start, shared):
+    manifest = b'{"schemaVersion": 2, "config": {}, "layers": []}'
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    described = {"mediaType": kind, "digest": str(put(shared, manifest)), "size": len(manifest)}
+    absent = {**described, "digest": f"sha256:{'0' * 64}"}
+    tagged = {**described, "annotations": {"org.opencontainers.image.ref.name": "theirs"}}
+    text = json.dumps({"schemaVersion": 2, "manifests": [tagged, absent]})
+    (shared.root / "index.json").write_text(text)
+    url = start().url
+    assert requests.get(f"{url}/index.json").json()["manifests"] == [tagged]
+    assert requests.get(f"{url}/v2/weights/tags/list").json()["tags"] == ["theirs"]
+    answer = requests.get(f"{url}/v2/weights/manifests/theirs")
+    assert (answer.content, answer.headers["Content-Type"]) == (manifest, kind)
+
+
+def test_an_index_that_is_damaged_is_noted_and_made_anew(start, shared):
+    record(shared, "https://example.org/a.pth", DATA)
+    (shared.root / "index.json").write_text('{"schemaVersion": 2, "manifests": "x"}')
+    served = start()
+    assert _titles(served.url) == ["a.pth"]
+    assert len(served.notes) == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/index.json", "/store.json", "/oci-layout"])
+def test_what_may_change_has_an_etag_and_is_not_sent_again(start, shared, path):
+    record(shared, "https://example.org/a.pth", DATA)
+    url = start().url + path
+    answer = requests.get(url)
+    assert answer.headers["Cache-Control"] == "no-cache"
+    again = requests.get(url, headers={"If-None-Match": answer.headers["ETag"]})
+    assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", answer.headers["ETag"])
+    assert requests.get(url, headers={"If-None-Match": '"sha256:other"'}).content == answer.content
 
 
 def test_the_index_is_made_where_there_is_none_with_all_that_it_names(start, shared):

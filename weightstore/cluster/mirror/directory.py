@@ -11,7 +11,7 @@ from weightstore.errors import StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs
 from weightstore.store.image import INDEX_NAME, is_image_layout, read_index_file
-from weightstore.store.layout import Layout, create_layout, open_layout, translated
+from weightstore.store.layout import Layout, create_layout, open_layout, translated, write_record
 from weightstore.store.parts import Part
 from weightstore.store.publish import publish
 from weightstore.store.refs import write_ref
@@ -81,6 +81,20 @@ class Directory:
 
     def replace_index(self, index: ModelIndex) -> None:
         write_index(self._layout(), index, receipts=self._receipts)
+
+    def blob_names(self) -> frozenset[str]:
+        layout = open_layout(self.root, strict=True)
+        if layout is None:
+            return frozenset()
+        with translated(layout.blobs):
+            return frozenset(os.listdir(layout.blobs))
+
+    def write_beside(self, files: Mapping[str, bytes]) -> None:
+        layout = self._layout()
+        for name, data in files.items():
+            path = layout.root / name
+            with translated(path):
+                write_record(path, data, mode=layout.modes.blob, scratch=layout.tmp, durable=True)
 
     def _readable(self) -> Layout | None:
         """Return the store that is there, or an image layout that another tool wrote; None where there is neither."""

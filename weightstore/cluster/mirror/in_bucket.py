@@ -58,5 +58,13 @@ class InBucket:
         self._bucket.write(f"{self._prefix}store.json", StoreInfo("group").encode())
         self._bucket.write(self._prefix + INDEX_NAME, index.encode())
 
+    def write_beside(self, files: Mapping[str, bytes]) -> None:
+        for name, data in files.items():
+            self._bucket.write(self._prefix + name, data)
+
+    def blob_names(self) -> frozenset[str]:
+        prefix = f"{self._prefix}blobs/sha256/"
+        return frozenset(key.removeprefix(prefix) for key in self._bucket.sizes(prefix))
+
     def _key(self, digest: Digest) -> str:
         return f"{self._prefix}blobs/sha256/{digest.hex}"

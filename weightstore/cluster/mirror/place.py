@@ -70,6 +70,10 @@ class Place(Protocol):
         """Take the index's manifests and configs, and then, in one step, the index."""
         ...
 
+    def write_beside(self, files: Mapping[str, bytes]) -> None:
+        """Take small files that lie beside the index, one after the other; each replaces an older one in one step."""
+        ...
+
 
 class Chunks:
     """The content of a verified blob, hashed once more on its way out.

@@ -10,7 +10,7 @@ from weightstore.cluster.mirror.in_bucket import InBucket
 from weightstore.cluster.mirror.registry import InRegistry
 from weightstore.cluster.mirror.web import Web
 from weightstore.errors import InvalidInput
-from weightstore.source import Source, is_path
+from weightstore.source import Source, is_path, lacks_scheme
 from weightstore.transfer.bucket import BUCKETS
 from weightstore.transfer.registry import Repository
 from weightstore.transfer.retry import RetryPolicy
@@ -34,9 +34,17 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
         StoreError: it is a directory that cannot be written, or holds other things, and is to be written.
         MissingDependency: it needs a package that is not installed.
     """
+    if mount_from and not address.startswith("oci://"):
+        raise InvalidInput("--mount-from is for mirrors in a registry, like oci://host/repository")
     if "://" not in address:
         if not address:
             raise InvalidInput("a mirror is a directory or a URL, and this is empty")
+        if lacks_scheme(address) and not Path(address.partition("/")[0]).is_dir():
+            shown = address.rpartition("@")[2]
+            raise InvalidInput(
+                f"{shown}: is that a directory, or on the network? Write ./{shown}, or with a scheme: oci://{shown} "
+                f"for a registry, https://{shown} for a web server"
+            )
         return _directory(Path(address if is_path(address) else f"./{address}"), client, writable=writable)
     source = Source.parse(address)
     if source.scheme == "file":

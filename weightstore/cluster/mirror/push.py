@@ -151,3 +151,11 @@ def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) ->
             return
         place.replace_index(new)
     raise StoreError(place=place.display, reason="others keep replacing the index. Run it again when they are done")
+
+
+def index_after(blobs: Sequence[Outgoing], old: ModelIndex | None, *, client: Client) -> ModelIndex:
+    """Return what a mirror's index will be when it tells of some blobs as well."""
+    sizes = {blob.digest: blob.size for blob in blobs}
+    return merged(
+        old or ModelIndex(), index_of(sizes, {blob.digest: blob.refs for blob in blobs}, client.catalogs.all())
+    )

@@ -11,6 +11,7 @@ from weightstore.cluster.index import INDEX_TYPE, MANIFEST_TYPE, ModelIndex, par
 from weightstore.digest import Digest
 from weightstore.errors import DigestMismatch, RefusedResponse, SourceUnavailable, TransferError
 from weightstore.store.image import DOCUMENT_LIMIT
+from weightstore.transfer.attached import ATTACHED_TAG, make_attached
 from weightstore.transfer.registry import expect
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ class InRegistry:
                 self._upload(config, [documents[config]])
             self._tag(entry.ref_name, MANIFEST_TYPE, documents[entry.manifest], entry.manifest)
         self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)
+
+    def write_beside(self, files: Mapping[str, bytes]) -> None:
+        manifest, blobs = make_attached(files)
+        for digest, data in blobs.items():
+            if not self._has(digest):
+                self._upload(digest, [data])
+        self._tag(ATTACHED_TAG, MANIFEST_TYPE, manifest, None)
 
     def _tag(self, tag: str, media_type: str, data: bytes, digest: Digest | None) -> None:
         if len(data) > DOCUMENT_LIMIT:

@@ -47,6 +47,9 @@ class Web:
     def replace_index(self, index: ModelIndex) -> None:  # noqa: ARG002 - the protocol's signature
         raise self.read_only()
 
+    def write_beside(self, files: Mapping[str, bytes]) -> None:  # noqa: ARG002 - the protocol's signature
+        raise self.read_only()
+
     def read_only(self) -> InvalidInput:
         """Return the error that says so."""
         return InvalidInput(

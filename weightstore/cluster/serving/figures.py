@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-SENT = "weightstore.sent"
-"""Where a request keeps how many bytes of a blob were sent to it."""
+SENT: ContextVar[int] = ContextVar("sent", default=0)
+"""How many bytes of a blob were sent in answer to the request that this task is at."""
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from weightstore.cluster.page import page_of
+from weightstore.cluster.serving.sending import send_document
 
 if TYPE_CHECKING:
     from weightstore.cluster.serving.shelf import Shelf
@@ -21,7 +22,7 @@ class Front:
     def routes(self) -> list[web.RouteDef]:
         return [web.get("/", self._page), web.get("/index.html", self._page)]
 
-    async def _page(self, _: web.Request) -> web.Response:
+    async def _page(self, request: web.Request) -> web.Response:
         text = await self._shelf.call(lambda: self._shelf.kept("page", lambda: page_of(self._shelf.client)))
-        headers = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
-        return web.Response(text=text, content_type="text/html", charset="utf-8", headers=headers)
+        headers = {"Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
+        return send_document(request, text.encode(), "text/html; charset=utf-8", headers=headers)

@@ -8,26 +8,33 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from weightstore.client import Client
+from weightstore.cluster.serving.repositories import LISTING_LIMIT, parse_listing
 from weightstore.digest import Pin
-from weightstore.errors import SourceNotFound, WeightStoreError
+from weightstore.errors import AccessDenied, SourceNotFound, WeightStoreError
+from weightstore.hub import HubFile, is_commit
 from weightstore.records import Wanted
+from weightstore.source import Source
 from weightstore.transfer.policy import blob_in
 from weightstore.transfer.progress import Silent
 from weightstore.transfer.remote import RemoteFile
 from weightstore.transfer.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from weightstore.cluster.serving.repositories import Listing
     from weightstore.cluster.serving.shelf import Shelf
     from weightstore.digest import Digest
     from weightstore.landing import Obtained
-    from weightstore.source import Source
     from weightstore.transfer.transport import Declared
 
 # Clients ask for optional files again and again: what was refused is not asked for anew so long, up to so many.
 _REFUSED_FOR_S = 60.0
 _REFUSALS = 10_000
+# So long a branch means what it did, and so many lists of files are kept.
+_FRESH_S = 60.0
+_LISTINGS = 256
 
 
 class Puller:
@@ -43,32 +50,79 @@ class Puller:
         self._mirrors = config.mirrors if "mirrors" in config.order else ()
         self._asks_origin = "origin" in config.order and not config.offline
         self._threads = ThreadPoolExecutor(config.jobs, thread_name_prefix="pull")
+        self._asking = ThreadPoolExecutor(config.jobs, thread_name_prefix="ask")  # questions do not wait for downloads
         self._fetching: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._refused: dict[str, float] = {}
+        self._listings: dict[tuple[str, str], tuple[float, Listing]] = {}
+        self._branches: dict[tuple[str, str], str] = {}
         self._stop = threading.Event()
 
     def close(self) -> None:
         """End what is being fetched. What has come so far is kept for the next time."""
         self._stop.set()
         self._client.obtainer.interrupt()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._asking):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def fetch_blob(self, digest: Digest) -> bool:
         """Fetch a blob from the first mirror that gives it; tell whether it is here now."""
         if not self._mirrors:
             return False
         first, *others = (blob_in(mirror, digest) for mirror in self._mirrors)
-        return await self._fetch(Wanted(str(digest), first, Pin.of(digest), alternatives=tuple(others)))
+        # No ref is made of it: where it comes from is not known, and that a mirror has it is no fact worth telling.
+        wanted = Wanted(str(digest), first, Pin.of(digest), alternatives=tuple(others), is_recorded=False)
+        return await self._fetch(wanted)
 
     async def fetch_file(self, source: Source) -> bool:
         """Fetch a file of the Hub; tell whether it is here now."""
         return self._asks_origin and await self._fetch(Wanted(source.display, source, Pin()))
 
+    async def listing(self, repo: str, revision: str) -> Listing | None:
+        """Return what the Hub says that a revision is; None where it does not tell, and has not told before."""
+        if not self._asks_origin:
+            return None
+        name = f"list {repo}@{revision}"
+        lock = self._fetching.setdefault(name, asyncio.Lock())
+        async with lock:
+            at, known = self._listings.get((repo, revision), (float("-inf"), None))
+            if known is not None and (is_commit(revision) or time.monotonic() - at < _FRESH_S):
+                return known
+            if self._is_refused(name):
+                return known
+            loop = asyncio.get_running_loop()
+            try:
+                listing = await loop.run_in_executor(self._asking, self._list, repo, revision)
+            except (SourceNotFound, AccessDenied):  # the Hub's two ways to say that there is none for us
+                self._listings.pop((repo, revision), None)
+                self._remember_refusal(name)
+                return None
+            except WeightStoreError as error:
+                self._refuse(name, error)
+                return known
+            for one in (revision, listing.commit):
+                self._listings[repo, one] = time.monotonic(), listing
+            if revision != listing.commit:
+                self._branches[repo, listing.commit] = revision
+            for table in (self._listings, self._branches):
+                while len(table) > _LISTINGS:
+                    table.pop(next(iter(table)))
+            return listing
+
+    def branch_of(self, repo: str, commit: str) -> str:
+        """Return a branch that the Hub said means a commit; empty where it did not."""
+        return self._branches.get((repo, commit), "")
+
+    def _list(self, repo: str, revision: str) -> Listing:
+        path = f"api/models/{repo}/revision/{quote(revision, safe='')}?blobs=true"
+        source = Source(str(HubFile(repo, revision, "any")))
+        data = self._client.obtainer.transports().hub(source).api(path, limit=LISTING_LIMIT)
+        return parse_listing(data, place=f"{repo}@{revision}")
+
     async def look(self, source: Source) -> tuple[Declared, int] | None:
         """Return what the Hub says of a file, and its size, without fetching it; None where it does not give it."""
         if not self._asks_origin or self._is_refused(source.display):
             return None
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._look, source)
+        return await asyncio.get_running_loop().run_in_executor(self._asking, self._look, source)
 
     def _look(self, source: Source) -> tuple[Declared, int] | None:
         transports = self._client.obtainer.transports()
@@ -113,6 +167,9 @@ class Puller:
         if not isinstance(error, SourceNotFound):
             # Without the name, which a stranger chose: notes are told once each, and remembered for that.
             self._shelf.client.note(f"could not be pulled: {getattr(error, 'reason', '') or type(error).__name__}")
+        self._remember_refusal(name)
+
+    def _remember_refusal(self, name: str) -> None:
         while len(self._refused) >= _REFUSALS:
             self._refused.pop(next(iter(self._refused)), None)
         self._refused[name] = time.monotonic()

@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import signal
 import ssl
+import stat
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,14 +18,17 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from weightstore.cluster.oms import OMS_SIGNATURE
 from weightstore.cluster.serving.figures import CONTENT_TYPE, SENT
 from weightstore.cluster.serving.front import Front
 from weightstore.cluster.serving.hub_dialect import HubDialect
 from weightstore.cluster.serving.pulling import Puller
 from weightstore.cluster.serving.registry_dialect import RegistryDialect
 from weightstore.cluster.serving.shelf import Shelf
+from weightstore.cluster.serving.signed import Signed
 from weightstore.cluster.serving.store_dialect import StoreDialect
 from weightstore.errors import InvalidConfig, StoreError
+from weightstore.signing.document import SIGNATURE, SIGNED_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 # Who downloads when the server is told to end has so long; what is cut off then is resumed by any client of ours.
 _GRACE_S = 10.0
 _TOKEN_LIMIT = 4096
+_STORE = {"blobs", "refs", "store.json", "oci-layout", "index.json", SIGNED_INDEX, SIGNATURE, OMS_SIGNATURE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +61,11 @@ class Serving:
     def is_open(self) -> bool:
         """Whether machines other than this one may reach it without a token."""
         return not self.token and not is_loopback(self.host)
+
+    @property
+    def shows_token(self) -> bool:
+        """Whether the token passes between machines for everyone on the way to read."""
+        return bool(self.token) and self.certificate is None and not is_loopback(self.host)
 
 
 def is_loopback(host: str) -> bool:
@@ -80,6 +90,14 @@ def read_token(path: Path) -> str:
     if not token or len(token) > _TOKEN_LIMIT or any(not "!" <= char <= "~" for char in token):
         raise InvalidConfig(f"{path}: holds no token: one line of letters, digits and signs, without blanks")
     return token
+
+
+def is_readable_by_all(path: Path) -> bool:
+    """Tell whether any user of this machine may read a file."""
+    try:
+        return bool(path.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def make_app(client: Client, serving: Serving, *, log: Callable[[str], None] | None = None) -> web.Application:
@@ -107,11 +125,14 @@ def make_app(client: Client, serving: Serving, *, log: Callable[[str], None] | N
     app.on_shutdown.append(stop_pulling)
     app.on_cleanup.append(close)
     app.on_response_prepare.append(_sign)
+    if serving.token:
+        app.on_response_prepare.append(_keep_private)
     app.add_routes([web.get("/healthz", healthy)])
     if serving.has_metrics:
         app.add_routes([web.get("/metrics", figures)])
     app.add_routes(Front(shelf).routes())
     app.add_routes(StoreDialect(shelf).routes())
+    app.add_routes(Signed(shelf).routes())
     app.add_routes(RegistryDialect(shelf).routes())
     app.add_routes(HubDialect(shelf).routes())
     return app
@@ -186,6 +207,13 @@ async def _sign(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["X-Content-Type-Options"] = "nosniff"
 
 
+async def _keep_private(_: web.Request, response: web.StreamResponse) -> None:
+    """Have shared caches keep nothing for those who show no token (RFC 9111, 3.5)."""
+    field = response.headers.get("Cache-Control", "")
+    if field.startswith("public"):
+        response.headers["Cache-Control"] = field.replace("public", "private", 1)
+
+
 def _guard(token: str) -> Middleware:
     """Return what lets requests pass that show the token: as a bearer's, or as the password of any user."""
     expected = token.encode()
@@ -229,6 +257,7 @@ class _Watch:
             figures = self._shelf.figures
             began = time.perf_counter()
             figures.in_flight += 1
+            SENT.set(0)  # a connection's requests are one task's
             status = 499  # nginx's number for a client that left
             try:
                 response = await handler(request)
@@ -243,7 +272,7 @@ class _Watch:
                 raise
             finally:
                 figures.in_flight -= 1
-                sent = int(request.get(SENT, 0))
+                sent = SENT.get()
                 figures.bytes_sent += sent
                 method = request.method if request.method in {"GET", "HEAD"} else "other"
                 figures.requests[_dialect(request), method, status] += 1
@@ -263,4 +292,4 @@ def _dialect(request: web.Request) -> str:
         return "registry"
     if steps[1:3] == ["api", "models"] or "resolve" in steps[2:4]:
         return "hub"
-    return "store" if steps[1] in {"blobs", "refs", "store.json", "oci-layout", "index.json"} else "other"
+    return "store" if steps[1] in _STORE else "other"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from weightstore.cluster.serving.figures import Figures
 from weightstore.errors import InvalidRecord
 from weightstore.interop.views.holdings import believed
+from weightstore.store.image import INDEX_NAME
 from weightstore.store.refs import read_ref_of_key
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Shelf:
     def _state(self) -> object:
         found: list[object] = []
         for layout in self.layouts():
-            for place in (layout.blobs, layout.refs):
+            for place in (layout.blobs, layout.refs, layout.root / INDEX_NAME):
                 try:
                     seen = os.stat(place)
                 except OSError:

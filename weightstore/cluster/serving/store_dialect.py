@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from weightstore.cluster.serving.registry_dialect import index_of_shelf
-from weightstore.cluster.serving.sending import IMMUTABLE, send_blob
+from weightstore.cluster.serving.contents import index_of_shelf
+from weightstore.cluster.serving.sending import IMMUTABLE, send_blob, send_document
 from weightstore.digest import Digest
 from weightstore.records import StoreInfo
-from weightstore.signing.document import SIGNATURE, SIGNED_INDEX
-from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
-from weightstore.store.layout import OCI_LAYOUT, read_limited
+from weightstore.store.layout import OCI_LAYOUT
 
 if TYPE_CHECKING:
     from weightstore.cluster.index import ModelIndex
@@ -33,8 +31,6 @@ class StoreDialect:
             web.get("/store.json", self._store),
             web.get("/oci-layout", self._oci_layout),
             web.get("/index.json", self._index),
-            web.get(f"/{SIGNED_INDEX}", functools.partial(self._as_it_lies, SIGNED_INDEX)),
-            web.get(f"/{SIGNATURE}", functools.partial(self._as_it_lies, SIGNATURE)),
         ]
 
     async def _blob(self, request: web.Request) -> web.StreamResponse:
@@ -56,49 +52,20 @@ class StoreDialect:
         ref = await self._shelf.call(functools.partial(self._shelf.ref_of_key, request.match_info["key"]))
         if ref is None:
             raise web.HTTPNotFound(text="there is no such ref\n")
-        return _json(ref.encode())
+        return _json(request, ref.encode())
 
-    async def _store(self, _: web.Request) -> web.Response:
-        return _json(StoreInfo(self._shelf.sharing).encode())
+    async def _store(self, request: web.Request) -> web.Response:
+        return _json(request, StoreInfo(self._shelf.sharing).encode())
 
-    async def _oci_layout(self, _: web.Request) -> web.Response:
-        return _json(OCI_LAYOUT)
+    async def _oci_layout(self, request: web.Request) -> web.Response:
+        return _json(request, OCI_LAYOUT)
 
-    async def _index(self, _: web.Request) -> web.Response:
-        return _json(await self._shelf.call(self._read_index))
-
-    async def _as_it_lies(self, name: str, _: web.Request) -> web.Response:
-        """Answer with what was signed, and its signature: of one store alone, whose own they are."""
-        data = await self._shelf.call(functools.partial(self._read_signed, name))
-        if not data:
-            raise web.HTTPNotFound(text="nothing is signed here\n")
-        return _json(data)
-
-    def _read_signed(self, name: str) -> bytes:
-        layouts = self._shelf.layouts()
-        if len(layouts) != 1:
-            return b""
-        try:
-            data = read_limited(layouts[0].root / name, INDEX_LIMIT)
-        except OSError:
-            return b""
-        return data if len(data) <= INDEX_LIMIT else b""
-
-    def _read_index(self) -> bytes:
-        """Return the index that the one store has; of several layers, and where there is none, the one of today."""
-        layouts = self._shelf.layouts()
-        if len(layouts) == 1:
-            try:
-                data = read_limited(layouts[0].root / INDEX_NAME, INDEX_LIMIT)
-            except OSError:
-                data = b""
-            if 0 < len(data) <= INDEX_LIMIT:
-                return data
-        return self._make_index().encode()
+    async def _index(self, request: web.Request) -> web.Response:
+        return _json(request, (await self._shelf.call(self._make_index)).encode())
 
     def _make_index(self) -> ModelIndex:
         return index_of_shelf(self._shelf)
 
 
-def _json(data: bytes) -> web.Response:
-    return web.Response(body=data, content_type="application/json", headers={"Cache-Control": "no-cache"})
+def _json(request: web.Request, data: bytes) -> web.Response:
+    return send_document(request, data, "application/json")
