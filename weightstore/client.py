@@ -87,7 +87,7 @@ class Step:
 class Explanation:
     """Why a name leads where it leads: the digest and how it is known, and every place in the order asked.
 
-    ``word`` is the signed index that tells the digest, where one does.
+    ``word`` is the signed index that tells the digest, where one does, and ``ref`` the record, where one does.
     """
 
     wanted: Wanted
@@ -96,6 +96,12 @@ class Explanation:
     steps: tuple[Step, ...]
     path: Path | None
     word: Word | None = None
+    ref: Ref | None = None
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the digest is known by a record of what somebody had signed."""
+        return self.ref is not None and self.ref.via == "signed"
 
 
 class Client:
@@ -441,12 +447,16 @@ class Client:
             if layer.layout is None:
                 steps.append(Step(label, "there is no store yet" if layer.writable else "there is no store"))
             elif located.digest is None:
-                steps.append(Step(label, "has no ref for this source"))
+                known = self.obtainer.unbelieved(wanted, [layer])
+                steps.append(Step(label, "; ".join(known) or "has no ref for this source"))
             elif located.hit is not None and located.hit.layer == layer:
                 steps.append(Step(label, "has it, verified"))
                 break
             else:
                 steps.append(Step(label, "does not have it"))
+        if located.digest is None:
+            signed = [one for one in self.obtainer.unbelieved(wanted) if not any(one in step.answer for step in steps)]
+            steps += [Step("what was signed, as you remember it", one) for one in signed]
         if path is None:
             chosen = self.obtainer.route(wanted, located)
             for candidate in chosen.candidates:
@@ -458,7 +468,7 @@ class Client:
                     )
                 )
             steps += [Step(*skipped.split(": ", 1)) for skipped in chosen.skipped]
-        return Explanation(wanted, located.digest, located.known_by, tuple(steps), path, located.word)
+        return Explanation(wanted, located.digest, located.known_by, tuple(steps), path, located.word, located.ref)
 
     def _heard(self, wanted: Wanted, located: Located) -> list[Step]:
         """Return what signed indexes say, where they are what counts: no pin and no record tells the digest."""

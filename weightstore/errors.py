@@ -128,6 +128,7 @@ class NotPresent(WeightStoreError):
         remedy: str,
         is_local: bool = False,
         notes: Sequence[str] = (),
+        unbelieved: Sequence[str] = (),
     ) -> None:
         super().__init__(
             name=name,
@@ -137,6 +138,7 @@ class NotPresent(WeightStoreError):
             remedy=remedy,
             is_local=is_local,
             notes=tuple(notes),
+            unbelieved=tuple(unbelieved),
         )
         self.name = name
         self.digest = digest
@@ -145,11 +147,17 @@ class NotPresent(WeightStoreError):
         self.remedy = remedy
         self.is_local = is_local
         self.notes = tuple(notes)
+        self.unbelieved = tuple(unbelieved)
 
     def __str__(self) -> str:
         forbidden = self.offline and not self.is_local
         why = "and offline mode forbids fetching it" if forbidden else "and was not to be fetched"
-        lines = [f"{self.name} ({self.digest}) is not in the store, {why}.", "Searched:"]
+        if self.unbelieved:
+            lines = [f"{self.name} ({self.digest}): the store has something for it that does not count, {why}:"]
+            lines += [f"  {one}" for one in self.unbelieved]
+        else:
+            lines = [f"{self.name} ({self.digest}) is not in the store, {why}."]
+        lines.append("Searched:")
         lines += [f"  {place}" for place in self.searched]
         lines += [f"  note: {note}" for note in self.notes]
         lines += ["To store it, run:" if self.is_local else "Where there is internet, run:", f"  {self.remedy}"]

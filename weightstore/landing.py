@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from weightstore.digest import Digest
     from weightstore.records import Wanted
+    from weightstore.signing.claims import Claim
     from weightstore.store.layout import Layout
     from weightstore.store.receipts import Receipts
     from weightstore.transfer.download import Downloaded
@@ -65,7 +66,9 @@ class Landing:
         receipts: Receipts,
         held: contextlib.ExitStack,
         meter: Meter,
+        claim: Claim | None = None,
     ) -> None:
+        """``claim`` is what was signed of it, where its digest is known by that."""
         self.wanted = wanted
         self.size = done.size
         self._candidate = candidate
@@ -73,6 +76,7 @@ class Landing:
         self._receipts = receipts
         self._held = held
         self._meter = meter
+        self._claim = claim
         self._is_settled = False
         self._problem: WeightStoreError | None = None
 
@@ -114,6 +118,9 @@ class Landing:
 
     def _record(self, layout: Layout) -> None:
         candidate, done = self._candidate, self._done
+        if candidate.kind == "mirror" and self._claim is not None:
+            self._write(layout, self._claim.ref(datetime.now(UTC)))
+            return
         source = candidate.source if candidate.kind == "origin" else self.wanted.source
         # What a mirror on the Hub declares is of the mirror's file.
         declared = done.declared if candidate.kind == "origin" else None
@@ -126,13 +133,16 @@ class Landing:
             commit=declared.commit if declared is not None else "",
             etag=declared.etag if declared is not None else "",
         )
+        self._write(layout, ref)
+
+    def _write(self, layout: Layout, ref: Ref) -> None:
         try:
             write_ref(layout, ref)
-            if (pinned := ref.pinned_source) is not None and pinned != source:
+            if (pinned := ref.pinned_source) is not None and pinned != ref.source:
                 write_ref(layout, replace(ref, source=pinned))  # so that both are found offline
         except StoreError as error:
             # The blob is there and right; without a ref it is found by its pin, or fetched again.
-            self._meter.note(f"the digest of {source} could not be recorded: {error}")
+            self._meter.note(f"the digest of {ref.source} could not be recorded: {error}")
 
 
 class Lander:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from weightstore.digest import Digest, Pin
@@ -13,6 +14,7 @@ from weightstore.errors import (
     NotPresent,
     SourceNotFound,
     SourceUnavailable,
+    StoreError,
     UntrustedSource,
     WeightStoreError,
 )
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from weightstore.config import Config
     from weightstore.records import Ref, Wanted
+    from weightstore.signing.claims import Claim
     from weightstore.signing.vouchers import Vouchers, Word
     from weightstore.source import Source
     from weightstore.store.receipts import Receipts
@@ -52,6 +55,11 @@ class Located:
     hit: Hit | None
     ref: Ref | None = None
     word: Word | None = None
+
+    @property
+    def claim(self) -> Claim | None:
+        """What was signed of it, where its digest is known by that."""
+        return self.word.claim if self.word is not None else None
 
 
 class Obtainer:
@@ -82,30 +90,56 @@ class Obtainer:
     def locate(self, wanted: Wanted, *, note: Callable[[str], None] | None = None, asking: bool = False) -> Located:
         """Look for a blob in all layers. Opens no socket, takes no lock, writes nothing but a receipt of this user.
 
-        The blob that is found is open: close it. When ``asking``, mirrors are asked for what they have signed, as a
-        fetch would, unless that is forbidden.
+        The blob that is found is open: close it. When ``asking``, the mirrors are asked for what they have signed where
+        nothing here tells the digest, unless that is forbidden.
         """
-        note = note or self._note
-        layers = self.layers()
-        digest, ref = self._known_digest(wanted, layers, note)
-        if digest is None and (vouchers := self.vouchers()) is not None:
+        found = self.believed(wanted, note=note, asking=asking)
+        if found.digest is None:
+            return found
+        return replace(found, hit=find_blob(found.digest, self.layers(), self.receipts, note=note or self._note))
+
+    def believed(
+        self,
+        wanted: Wanted,
+        *,
+        note: Callable[[str], None] | None = None,
+        asking: bool = False,
+        remembering: bool = False,
+    ) -> Located:
+        """Return which digest some weights have by what this user believes, and by whose word; looks for no blob.
+
+        The one place where that is decided: for what is stored, fetched and pulled. In this order: the pin, what a
+        layer recorded, what was signed and is remembered, and, when ``asking``, what the mirrors' signed indexes say
+        now, which is remembered when ``remembering``.
+        """
+        digest, ref = self._known_digest(wanted, self.layers(), note or self._note)
+        if digest is not None:
+            return Located(digest, "pin" if ref is None else "ref", None, ref)
+        if (vouchers := self.vouchers()) is not None:
             word = vouchers.remembered(wanted)
             if word is None and asking:
-                word = vouchers.ask(wanted, remembering=False)
-            return self._vouched(word, note)
-        hit = find_blob(digest, layers, self.receipts, note=note) if digest is not None else None
-        return Located(digest, "nothing" if digest is None else "pin" if ref is None else "ref", hit, ref)
-
-    def _vouched(self, word: Word | None, note: Callable[[str], None]) -> Located:
-        if word is None or word.claim is None:
-            return Located(None, "nothing", None)
-        digest = word.claim.entry.digest
-        hit = find_blob(digest, self.layers(), self.receipts, note=note)
-        return Located(digest, "signature", hit, word=word)
+                word = vouchers.ask(wanted, remembering=remembering)
+            if word is not None and word.claim is not None:
+                return Located(word.claim.entry.digest, "signature", None, word=word)
+        return Located(None, "nothing", None)
 
     def known_digest(self, wanted: Wanted) -> Digest | None:
         """Return the digest that some weights have, by their pin or by what a layer recorded; opens no blob."""
         return self._known_digest(wanted, self.layers(), self._note)[0]
+
+    def counts(self, ref: Ref) -> bool:
+        """Tell whether a record counts for this user. One by a signature does while its key is allowed to sign.
+
+        Who allows nobody in particular goes by what the store's other users have recorded, as with every record.
+
+        Raises:
+            InvalidConfig: the file of signers cannot be used.
+        """
+        if ref.via != "signed" or self.config.allowed_signers is None:
+            return True
+        from weightstore.signing.signers import may_have_signed  # start-up: only where somebody signs
+
+        return may_have_signed(self.config.allowed_signers, ref)
 
     def known_commit(self, wanted: Wanted, digest: Digest) -> str:
         """Return the commit at which a file on the Hub was seen to have a digest; empty where none was recorded."""
@@ -116,14 +150,14 @@ class Obtainer:
             found = source.hub_file
             if found is None or found.at(asked.revision) != asked:
                 continue  # an alternative in another repository
-            ref = find_ref(source, self.layers(), pin=Pin.of(digest), note=self._note)
+            ref = find_ref(source, self.layers(), pin=Pin.of(digest), note=self._note, counts=self.counts)
             if ref is not None and ref.commit:
                 return ref.commit
         return ""
 
-    def find(self, digest: Digest) -> Hit | None:
+    def find(self, digest: Digest, *, note: Callable[[str], None] | None = None) -> Hit | None:
         """Look for a blob by its digest in all layers, as :meth:`locate` does. The blob that is found is open."""
-        return find_blob(digest, self.layers(), self.receipts, note=self._note)
+        return find_blob(digest, self.layers(), self.receipts, note=note or self._note)
 
     def _known_digest(
         self, wanted: Wanted, layers: Sequence[Layer], note: Callable[[str], None]
@@ -131,7 +165,7 @@ class Obtainer:
         if (digest := wanted.pin.digest) is not None:
             return digest, None
         for source in wanted.sources:
-            ref = find_ref(source, layers, pin=wanted.pin, note=note)
+            ref = find_ref(source, layers, pin=wanted.pin, note=note, counts=self.counts)
             if ref is not None and not (_has_changed(source, ref) and not wanted.pin.is_pinned):
                 return ref.digest, ref
         return None, None
@@ -197,11 +231,11 @@ class Obtainer:
         ``left_behind`` are the keys of the parts that there were a moment ago: who brings many looks once for all.
         Errors as for :meth:`obtain`.
         """
-        located = self.locate(wanted, note=meter.note)
-        if located.digest is None and (vouchers := self.vouchers()) is not None:
-            located = self._vouched(vouchers.ask(wanted), meter.note)
-        if located.hit is not None:
-            return obtained_from(located.hit)
+        located = self.believed(wanted, note=meter.note, asking=True, remembering=True)
+        hit = self.find(located.digest, note=meter.note) if located.digest is not None else None
+        if hit is not None:
+            self._record_signed(located, meter)
+            return obtained_from(hit)
         from weightstore.fetching import fetch  # start-up: not for a hit
         from weightstore.store.flight import flight
         from weightstore.transfer.progress import Silent
@@ -212,7 +246,7 @@ class Obtainer:
 
         def arrived() -> Hit | None:
             if located.known_by == "signature" and located.digest is not None:
-                return self.find(located.digest)
+                return self.find(located.digest, note=meter.note)
             return self.locate(wanted, note=meter.note).hit
 
         with contextlib.ExitStack() as held:
@@ -228,6 +262,7 @@ class Obtainer:
                 )
             )
             if hit is not None:
+                self._record_signed(located, meter)
                 return obtained_from(hit)
             may_resume = left_behind is None or key in left_behind
             done, candidate = fetch(
@@ -247,7 +282,19 @@ class Obtainer:
             )
             start_write_back(done.part.fd, 0, 0)
             # The lock goes with it: until the blob has its name, others wait for this flight.
-            return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter)
+            return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter, located.claim)
+
+    def _record_signed(self, located: Located, meter: Meter) -> None:
+        """Record what was signed of a blob that is here, so that it is found when the index has expired."""
+        layout = self.layers()[-1].layout
+        if located.claim is None or layout is None:
+            return
+        from weightstore.store.refs import write_ref  # start-up: not for a hit
+
+        try:
+            write_ref(layout, located.claim.ref(datetime.now(UTC)))
+        except StoreError as error:
+            meter.note(f"the digest of {located.claim.entry.source} could not be recorded: {error}")
 
     def vouchers(self) -> Vouchers | None:
         """Return those who may say by a signature which digest a source has; None where the user allows nobody."""
@@ -286,6 +333,18 @@ class Obtainer:
             raise self.not_present(wanted, located, notes=chosen.skipped)
         return candidates
 
+    def refusal(self, wanted: Wanted) -> WeightStoreError | None:
+        """Return the error with which fetching some weights that are missing is bound to end before it asks anybody."""
+        located = self.believed(wanted, asking=True)
+        try:
+            candidates = self.candidates(wanted, located)
+        except WeightStoreError as error:
+            return error
+        sources = [candidate.source for candidate in candidates]
+        if any(source.scheme != "file" or os.path.exists(source.path) for source in sources):
+            return None
+        return SourceNotFound(source=sources[0].display, reason="no such file")
+
     def route(self, wanted: Wanted, located: Located) -> Route:
         """Return the sources that would be asked for a missing blob, in order, were we online."""
         from weightstore.transfer.policy import route  # start-up: not for a hit
@@ -314,7 +373,19 @@ class Obtainer:
             remedy=f"weightstore prefetch '{argument}'",
             is_local=is_local,
             notes=notes if self.config.mirrors else (),
+            unbelieved=self.unbelieved(wanted) if located.digest is None else (),
         )
+
+    def unbelieved(self, wanted: Wanted, layers: Sequence[Layer] | None = None) -> list[str]:
+        """Return what layers have of some weights that does not count for this user, each with the reason."""
+        from weightstore.signing.unbelieved import claims_that_do_not_count, refs_that_do_not_count
+
+        found = refs_that_do_not_count(wanted, layers or self.layers(), counts=self.counts)
+        if layers is None:
+            found += claims_that_do_not_count(
+                wanted, self.layers(), state=self.config.state, allowed_signers=self.config.allowed_signers
+            )
+        return list(dict.fromkeys(found))
 
     def interrupt(self) -> None:
         """End all downloads' waits for the network; whoever sets ``stop`` first has them stop."""

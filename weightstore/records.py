@@ -25,13 +25,14 @@ MAX_SIZE = 1 << 60  # bytes; a larger number in a record is damage, not a file
 
 Sharing = Literal["private", "group", "world"]
 SHARINGS: tuple[Sharing, ...] = ("private", "group", "world")
-Via = Literal["origin", "mirror", "adopted"]
-VIAS: tuple[Via, ...] = ("origin", "mirror", "adopted")
+Via = Literal["origin", "mirror", "adopted", "signed"]
+VIAS: tuple[Via, ...] = ("origin", "mirror", "adopted", "signed")
 FORMATS = ("safetensors",)
 
 _T = TypeVar("_T")
 # The SHA-256 of a large file, the Git object id (SHA-1) of a small one. It becomes a file name in Hub caches.
 _ETAG = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_ED25519 = re.compile(r"[0-9a-f]{64}")
 _HOST = re.compile(r"[\x21-\x7e]{0,255}")
 
 
@@ -174,8 +175,10 @@ class StoreInfo:
 class Ref:
     """A recorded fact: this source was seen to have this digest and size (bytes), at that time, by that way.
 
-    ``adopted`` is what was found in another library's cache, and adopted by its owner's command. Of a file on the Hub
-    ``commit`` is what its revision meant, and ``etag`` what the Hub calls the content; both are empty elsewhere.
+    ``adopted`` is what was found in another library's cache, or told by a mirror, and taken by its owner's command.
+    ``signed`` is what a mirror served and somebody had signed, by the Ed25519 key whose digits ``key`` has. Of a file
+    on the Hub ``commit`` is what its revision meant, and ``etag`` what the Hub calls the content; both are empty
+    elsewhere.
     """
 
     source: Source
@@ -185,6 +188,7 @@ class Ref:
     via: Via = "origin"
     commit: str = ""
     etag: str = ""
+    key: str = ""
 
     @classmethod
     def parse(cls, data: bytes, *, place: str) -> Ref:
@@ -198,8 +202,11 @@ class Ref:
             via=cls._via(fields),
             commit=fields.take("commit", str) if "commit" in fields.values else "",
             etag=fields.take("etag", str) if "etag" in fields.values else "",
+            key=fields.take("key", str) if "key" in fields.values else "",
         )
         fields.done()
+        if (ref.via == "signed") is not bool(_ED25519.fullmatch(ref.key)) or (ref.key and ref.via != "signed"):
+            raise fields.error("'key' is not that of whoever signed it")
         if ref.commit and not is_commit(ref.commit):
             raise fields.error("'commit' is not a commit")
         if ref.etag and not is_etag(ref.etag):
@@ -231,6 +238,7 @@ class Ref:
                 "via": self.via,
                 **({"commit": self.commit} if self.commit else {}),
                 **({"etag": self.etag} if self.etag else {}),
+                **({"key": self.key} if self.key else {}),
             }
         )
 

@@ -109,3 +109,15 @@ def test_an_ignored_interrupt_stays_ignored(site, spawn):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 0, stderr
+
+
+def test_ctrl_c_before_anything_came_says_that_the_next_run_goes_on(site, spawn):
+    url = site.server.serve("/big.bin", os.urandom(300_000), does.stall(after=0, seconds=60))
+    process = spawn("prefetch", url)
+    deadline = time.monotonic() + 30
+    while not site.server.connections and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    assert "the next run" in told

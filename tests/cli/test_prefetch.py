@@ -62,7 +62,7 @@ def test_offline_nothing_is_announced_that_is_not_done(site, run, tmp_path):
     (tmp_path / "local.pth").write_bytes(b"local bytes")
     told = run("prefetch", "other", "./local.pth", "--offline", code=4).stderr
     assert told.startswith("1 file to fetch, 11 B; 1 missing that offline mode forbids fetching")
-    rows = [line.split("\t") for line in run("prefetch", "other", "-n", "--offline").stdout.splitlines()]
+    rows = [line.split("\t") for line in run("prefetch", "other", "-n", "--offline", code=4).stdout.splitlines()]
     assert [row[2:] for row in rows] == [["missing", "nowhere: offline"]]
 
 

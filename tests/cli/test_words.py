@@ -104,11 +104,16 @@ def test_why_remembers_offline_what_a_fetch_believed_and_asks_nobody(
         run("prefetch", plain)
         asked = len(web.requests)
         told = json.loads(run("why", plain, "--offline", "--json").stdout)
+        assert told["known_by"] == "ref"  # what came by a signature is recorded, and outlives the index
+        assert told["path"] == str(site.home / "blobs/sha256" / digest)
+        assert told["signed"] is None
+        assert len(web.requests) == asked
+        (ref,) = [path for path in (site.home / "refs").iterdir() if plain in path.read_text()]
+        ref.unlink()  # as in a store that this user cannot write to
+        told = json.loads(run("why", plain, "--offline", "--json").stdout)
         assert told["steps"][0]["place"] == "signed index read earlier"
         assert told["steps"][0]["answer"].endswith(f"says sha256:{digest}")
-        assert told["path"] == str(site.home / "blobs/sha256" / digest)
         assert told["signed"] == {"mirror": None, "signer": "ada@example.org", "expires": until(mirror)}
-        assert len(web.requests) == asked
 
 
 def test_a_dry_run_plans_what_the_fetch_then_does(site: Site, run: Run, mirror: Path) -> None:
@@ -129,7 +134,7 @@ def test_a_dry_run_offline_asks_no_mirror_on_the_network(
     with HostileServer() as web:
         web.serve_directory(mirror)
         monkeypatch.setenv("WEIGHTSTORE_MIRRORS", web.url("/"))
-        (item,) = json.loads(run("prefetch", "small", "--dry-run", "--offline", "--json").stdout)["items"]
+        (item,) = json.loads(run("prefetch", "small", "--dry-run", "--offline", "--json", code=4).stdout)["items"]
         assert (item["digest"], item["known_by"], item["signed"]) == (None, "nothing", None)
         assert not web.requests
         (item,) = json.loads(run("prefetch", "small", "--dry-run", "--json").stdout)["items"]

@@ -168,7 +168,7 @@ def test_the_word_of_a_mirror_is_not_enough_unless_it_is_trusted(site: Site, run
     refused = run("mirror", "pull", "mirror", "Small_Weights.A", code=4)
     assert "its digest is not known here" in refused.stderr
     assert "--trust-mirror" in refused.stderr
-    everything = run("mirror", "pull", "mirror", "--all")
+    everything = run("mirror", "pull", "mirror", "--all", code=4)
     assert "and 2 more" in everything.stderr
     assert not site.home.exists() or blobs_in(site.home) == set()
     run("mirror", "pull", "mirror", "--all", "--trust-mirror")
@@ -274,7 +274,7 @@ def test_status_of_a_web_server_asks_for_its_index_and_its_signature(site: Site,
 
 
 def test_a_server_without_an_index_is_told_how_to_get_one(site: Site, run: Run) -> None:
-    assert "weightstore mirror index" in run("mirror", "status", site.server.url("/"), code=6).stderr
+    assert "weightstore --home DIR mirror index" in run("mirror", "status", site.server.url("/"), code=6).stderr
 
 
 def test_an_interrupted_push_leaves_no_half_blob_and_goes_on(site: Site, run: Run, spawn, tmp_path: Path) -> None:

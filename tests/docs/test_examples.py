@@ -161,6 +161,7 @@ def test_every_key_of_json_output_is_documented(sandbox: Sandbox) -> None:
         "mirror push --dry-run": "mirror push /scratch/mirror --all --dry-run --quiet",
         "mirror push": "mirror push /scratch/mirror efficientnet_lite0 --quiet",
         "mirror pull": "mirror pull /scratch/mirror --locked weights.lock --quiet",
+        "mirror pull --dry-run": "mirror pull /scratch/mirror --locked weights.lock --dry-run --quiet",
         "mirror status": "mirror status /scratch/mirror",
         "mirror index": "mirror index --quiet",
         "mirror sign": "mirror sign /scratch/mirror --key signing-key --quiet",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import stat
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -39,7 +40,7 @@ from weightstore.signing.trusted import signed_index
 from weightstore.source import Source
 from weightstore.store.layout import open_layout
 from weightstore.store.receipts import Receipts
-from weightstore.store.refs import write_ref
+from weightstore.store.refs import read_ref, write_ref
 from weightstore.transfer.file import FileTransport
 from weightstore.transfer.transports import Transports
 
@@ -318,21 +319,85 @@ def test_an_unpinned_source_comes_from_a_mirror_whose_index_is_signed(wanted, ke
     assert notes == []
 
 
-def test_what_was_fetched_by_a_signature_is_found_without_the_mirror_until_it_expires(kept, tmp_path, user):
+def expire(state):
+    """Have what a user remembers of signed indexes expire."""
+    (remembered,) = (state / "signed").iterdir()
+    claim = json.loads(remembered.read_text())
+    remembered.write_text(json.dumps(claim | {"expires": "2026-01-01T00:00:00Z"}))
+
+
+def test_what_was_fetched_by_a_signature_is_found_without_the_mirror_when_it_has_expired_too(kept, tmp_path, user):
     signed_by_the_keeper(kept, tmp_path)
     wanted = Wanted("w", SOURCE, Pin())
     path = user().path(wanted)
     without = user(mirrors=(), offline=True)
+    expire(tmp_path / "users-state")
     assert without.path(wanted, fetch=False) == path
-    assert without.why(wanted).known_by == "signature"
+    assert without.why(wanted).known_by == "ref"
+    assert without.why(wanted).is_signed
     with pytest.raises(NotPresent):
         without.path(Wanted("w", SOURCE, Pin("0" * 64)), fetch=False)
-    (remembered,) = (tmp_path / "users-state/signed").iterdir()
-    claim = json.loads(remembered.read_text())
-    remembered.write_text(json.dumps(claim | {"expires": "2026-01-01T00:00:00Z"}))
-    with pytest.raises(NotPresent):
-        without.path(wanted, fetch=False)
-    assert user().path(wanted) == path
+
+
+def test_another_user_of_the_store_finds_what_one_has_fetched_by_a_signature(kept, tmp_path, user):
+    signed_by_the_keeper(kept, tmp_path)
+    wanted = Wanted("w", SOURCE, Pin())
+    path = user().path(wanted)
+    others = {"mirrors": (), "offline": True, "state": tmp_path / "another-state"}
+    assert user(**others).path(wanted) == path
+    assert user(**others, allowed_signers=None).path(wanted) == path
+    assert user(**others, trust="pinned").path(wanted) == path
+
+
+def test_a_record_by_a_key_that_a_user_does_not_allow_is_told_and_does_not_count(kept, tmp_path, user):
+    signed_by_the_keeper(kept, tmp_path)
+    wanted = Wanted("w", SOURCE, Pin())
+    user().path(wanted)
+    (tmp_path / "my-signers").write_text("# nobody\n")
+    mine = user(mirrors=(), offline=True, state=tmp_path / "my-state", allowed_signers=tmp_path / "my-signers")
+    with pytest.raises(NotPresent) as caught:
+        mine.path(wanted)
+    assert f"{DIGEST} is here, known from an index that the key SHA256:" in str(caught.value)
+    assert "is not in the store" not in str(caught.value)
+    (step, *_) = mine.why(wanted).steps
+    assert "which your allowed_signers does not allow" in step.answer
+
+
+def test_what_was_signed_before_of_what_is_here_is_recorded_when_it_is_asked_for(kept, tmp_path, user):
+    signed_by_the_keeper(kept, tmp_path)
+    path = user().path(Wanted("w", SOURCE, Pin.of(DIGEST)))  # by digest: nobody has said anything of the source yet
+    wanted = Wanted("w", SOURCE, Pin())
+    with pytest.raises(NotPresent, match="a mirror gave it where somebody knew the digest"):
+        user(mirrors=(), offline=True).path(wanted)
+    user().prefetch([wanted])
+    expire(tmp_path / "users-state")
+    assert user(mirrors=(), offline=True).path(wanted) == path
+
+
+def test_what_has_expired_is_told_with_whoever_signed_it_and_when(kept, tmp_path, user):
+    signed_by_the_keeper(kept, tmp_path)
+    wanted = Wanted("w", SOURCE, Pin())
+    user().path(wanted)
+    for ref in (tmp_path / "users/refs").iterdir():
+        ref.unlink()  # as of a store that could not be written
+    expire(tmp_path / "users-state")
+    without = user(mirrors=(), offline=True)
+    told = "known from the index that ada@example.org signed, which expired on 2026-01-01T00:00:00Z"
+    with pytest.raises(NotPresent, match=told):
+        without.path(wanted)
+    assert any(told in step.answer for step in without.why(wanted).steps)
+
+
+def test_what_the_origin_serves_is_a_better_word_than_what_was_signed(kept, tmp_path, user, layout):
+    signed = Ref(SOURCE, DIGEST, 3, NOW, "signed", key="ab" * 32)
+    for ref, kept_via in ((replace(signed, via="mirror", key=""), "mirror"), (signed, "signed"), (signed, "signed")):
+        write_ref(layout, ref)
+        assert read_ref(layout, SOURCE).via == kept_via
+    write_ref(layout, replace(signed, via="mirror", key="", digest=Digest("0" * 64)))
+    assert read_ref(layout, SOURCE) == signed
+    write_ref(layout, replace(signed, via="origin", key=""))
+    write_ref(layout, replace(signed, digest=Digest("0" * 64)))
+    assert (read_ref(layout, SOURCE).via, read_ref(layout, SOURCE).digest) == ("origin", DIGEST)
 
 
 def test_what_is_remembered_of_a_signer_who_is_trusted_no_more_is_not_believed(kept, tmp_path, user, notes):

@@ -57,7 +57,7 @@ refs = st.builds(
     st.sampled_from(VIAS),
     commit=commits,
     etag=commits | st.text(HEX, min_size=64, max_size=64),
-)
+).map(lambda ref: replace(ref, key=ref.digest.hex) if ref.via == "signed" else ref)
 owners = st.builds(
     Owner,
     host=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=255),
@@ -447,3 +447,8 @@ def test_only_a_counted_size_is_exact() -> None:
     assert Wanted("x", source, Pin(), size=5, size_is_exact=True).exact_size == 5
     assert Wanted("x", source, Pin(), size=5).exact_size is None
     assert Wanted("x", source, Pin(), alternatives=(mirror,)).sources == (source, mirror)
+
+
+@pytest.mark.parametrize(("via", "key"), [("signed", ""), ("signed", "AB" * 32), ("origin", "ab" * 32)])
+def test_the_key_of_whoever_signed_it_stands_in_what_was_signed_and_nowhere_else(via: str, key: str) -> None:
+    assert "'key' is not that of whoever signed it" in refusal(Ref, changed(REF, via=via, key=key))

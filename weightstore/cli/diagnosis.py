@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from weightstore.config import unknown_variables
-from weightstore.errors import InvalidConfig, StoreError, WeightStoreError
+from weightstore.errors import InvalidConfig, SourceNotFound, StoreError, WeightStoreError
 from weightstore.source import Source
 from weightstore.store.filesystem import Findings, mount_of, probe, room
+from weightstore.store.image import is_image_layout
 from weightstore.store.layout import open_layout
 
 if TYPE_CHECKING:
@@ -270,6 +271,8 @@ def _mirrors(config: Config) -> Iterator[Finding]:
 
 
 def _directory_mirror(mirror: Source) -> Finding:
+    if not (mirror.path / "store.json").exists() and is_image_layout(mirror.path):
+        return Finding("mirrors", "ok", "mirror", f"{mirror}: an OCI image layout")
     try:
         layout = open_layout(mirror.path)
     except StoreError as error:
@@ -283,14 +286,20 @@ def _web_mirror(mirror: Source, config: Config) -> Finding:
     from weightstore.transfer.transports import Transports  # start-up: only where a mirror is asked
 
     base, question, query = mirror.url.partition("?")
-    source = Source(f"{base.rstrip('/')}/store.json{question}{query}")
+    # What another tool wrote has only the second.
+    first, second = (Source(f"{base.rstrip('/')}/{name}{question}{query}") for name in ("store.json", "oci-layout"))
     transports = Transports(config.but(connect_timeout_s=_TIMEOUT_S, read_timeout_s=_TIMEOUT_S, max_connections=1))
     began = time.monotonic()
     try:
         if mirror.scheme == "oci":
             transports.registry(mirror).authorization(mirror)
         else:
-            with contextlib.closing(transports.transport_for(source).open(source)) as body:
+            transport = transports.transport_for(first)
+            try:
+                opened = transport.open(first)
+            except SourceNotFound:
+                opened = transport.open(second)
+            with contextlib.closing(opened) as body:
                 body.read(4096)
     except WeightStoreError as error:
         return Finding("mirrors", "warn", "mirror", str(error), "It will be passed over, at the cost of the time-out.")

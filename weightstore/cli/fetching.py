@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from weightstore.cli import units
+from weightstore.cli.complaints import complaining
 from weightstore.cli.interrupt import interruptible
 from weightstore.cli.progress import progress_for
 from weightstore.cli.settings import described
@@ -32,9 +33,10 @@ def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = 
             else:
                 report = client.prefetch(plan=plan, jobs=jobs, progress=progress, stop=stop)
         if settings.quiet:
-            for result in report.failures:
-                if result.status == "failed":
-                    settings.complain(str(result.error))
+            with complaining(settings) as complaints:
+                for result in report.failures:
+                    if result.status == "failed":
+                        complaints.tell(result)
     else:
         report = client.prefetch(plan=plan, jobs=jobs)
     if exit_code(report) != Cancelled.exit_code:
@@ -45,7 +47,7 @@ def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = 
     lines = kept(report, client=client)
     for line in [*lines, summary(report)]:
         settings.say(line)
-    settings.complain(str(Cancelled()) if lines else "stopped")
+    settings.complain(str(Cancelled()) if lines else "stopped. Run it again: the next run goes on with what is left")
     return report
 
 

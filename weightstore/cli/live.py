@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from weightstore.cli import units
+from weightstore.cli.complaints import Complaints
 from weightstore.cli.progress import Pace, Track, outcome_line
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ class LiveProgress:
     Finished files and notes scroll away above the bars, unless ``outcomes`` are told elsewhere.
     """
 
-    def __init__(self, settings: Settings, *, outcomes: bool = True) -> None:
+    def __init__(self, settings: Settings, complaints: Complaints | None = None, *, outcomes: bool = True) -> None:
         self._settings = settings
+        self._complaints = complaints or Complaints(settings)
         self._outcomes = outcomes
         self._console = Console(stderr=True, highlight=False)
         self._live = Live(self, console=self._console, refresh_per_second=_REFRESHES_PER_S, transient=True)
@@ -85,8 +87,8 @@ class LiveProgress:
         if item.is_present or result.status == "cancelled" or not self._outcomes:
             return
         self.tell(outcome_line(result), result.status)
-        if result.error is not None and result.status == "failed":
-            self._settings.complain(str(result.error))
+        if result.status == "failed":
+            self._complaints.tell(result)
 
     # -- what any files on their way have in common -------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from weightstore.cli.mirror_carried import (
     tell_carried,
     tell_oms,
 )
+from weightstore.cli.mirror_pulled import print_pull_plan, skipped_as_json, skipped_notes
 from weightstore.cli.mirror_sign import command as sign
 from weightstore.cli.mirror_verify import command as verify
 from weightstore.cli.options import LocalPath, WeightsName, group_with_example, shared_options
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
+    from weightstore.catalog.lockfile import Lockfile
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
     from weightstore.cluster.index import IndexEntry, ModelIndex
     from weightstore.cluster.mirror.place import Outgoing, Place
-    from weightstore.cluster.mirror.plan import Difference, PullPlan, PushPlan
+    from weightstore.cluster.mirror.plan import Difference, PushPlan
     from weightstore.cluster.mirror.push import Pushed
     from weightstore.cluster.mirror.signature import Carried
     from weightstore.digest import Digest
@@ -78,12 +80,13 @@ def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _gather(client: Client, names: Sequence[str], locked: Path | None) -> list[Wanted]:
-    lockfile = None
-    if locked is not None:
-        from weightstore.catalog.lockfile import Lockfile
+    return client.gather(names, lockfile=_read(locked))
 
-        lockfile = Lockfile.read(locked)
-    return client.gather(names, lockfile=lockfile)
+
+def _read(locked: Path | None) -> Lockfile | None:
+    from weightstore.catalog.lockfile import Lockfile  # start-up: not for --help
+
+    return Lockfile.read(locked) if locked is not None else None
 
 
 @command.command("index", example="weightstore --home /sw/weights mirror index")
@@ -228,11 +231,12 @@ def pull(
     """Fetch weights from a mirror, and from nowhere else.
 
     SRC is a directory, a web address, a bucket or oci://host/repository. Weights are asked for by their digest, which a
-    lockfile, a full pin or an earlier download tells. A mirror that serves other bytes is found out, whatever it says.
+    lockfile, a full pin, an earlier download or somebody's signature tells; sha256:<64 hex> is a NAME as well. A mirror
+    that serves other bytes is found out, whatever it says. The exit code is 4 when something was left out, --all too.
     """
     from weightstore.cli.fetching import as_json, exit_code, fetch
     from weightstore.cluster.mirror.places import open_place
-    from weightstore.cluster.mirror.pull import prepare, record_believed
+    from weightstore.cluster.mirror.pull import gather, prepare, record_told
     from weightstore.store.image import INDEX_NAME
 
     source = open_place(origin, client=settings.client()).source
@@ -240,27 +244,26 @@ def pull(
     if trust_mirror and client.config.trust == "pinned":
         raise InvalidInput('trust = "pinned" in the configuration forbids --trust-mirror')
     place = open_place(origin, client=client)
-    wanted = None if everything else _gather(client, names, locked)
+    lockfile = _read(locked)
+    wanted = None if everything else gather(names, place=place, client=client, lockfile=lockfile, trusted=trust_mirror)
     prepared = prepare(place, client=client, wanted=wanted, trusted=trust_mirror)
-    for one in prepared.skipped[:1] if everything else prepared.skipped:
-        more = len(prepared.skipped) - 1 if everything else 0
-        settings.note(f"not pulled: {one.name}{f', and {more} more' if more else ''}: {one.reason}")
+    for note in skipped_notes(prepared):
+        settings.note(note)
     plan = client.plan(prepared.wanted)
+    skipping = NotPresent.exit_code if prepared.skipped else 0
     if dry_run:
-        from weightstore.cli.prefetch import print_plan
-
-        print_plan(plan, settings=settings, client=client, more=_skipped_as_json(prepared))
-        return
+        code = print_pull_plan(plan, prepared, place=place, settings=settings, client=client) or skipping
+        click.get_current_context().exit(code)
     report = fetch(plan, settings=settings, client=client, jobs=jobs)
-    record_believed(report, prepared.believed, client=client)
+    record_told(report, prepared.told, client=client)
     came = any(result.obtained is not None for result in report.results)
     carried = carried_from(place, client=client) if came else nothing_carried()
-    code = exit_code(report) or (NotPresent.exit_code if prepared.skipped and not everything else 0)
+    code = exit_code(report) or skipping
     if settings.json:
         settings.print_json(
             {
                 **as_json(report),
-                **_skipped_as_json(prepared),
+                **skipped_as_json(prepared),
                 "signature": carried_as_json(carried),
                 "exit_code": code,
             }
@@ -285,7 +288,7 @@ def status(settings: Settings, *, mirror: str) -> None:
 
     client = settings.client()
     place = open_place(mirror, client=client)
-    known = index_of_place(place)
+    known = index_of_place(place, client=client)
     blobs = held(client)
     there = place.present({blob.digest: blob.size for blob in blobs}, known)
     found = compare(blobs, there, known)
@@ -394,10 +397,6 @@ def _entry_as_json(entry: IndexEntry) -> dict[str, object]:
         "licence": entry.licence or None,
         "sources": [str(source) for source in entry.sources],
     }
-
-
-def _skipped_as_json(prepared: PullPlan) -> dict[str, object]:
-    return {"skipped": [{"name": one.name, "reason": one.reason} for one in prepared.skipped]}
 
 
 def _difference_as_json(display: str, found: Difference, known: ModelIndex) -> dict[str, object]:

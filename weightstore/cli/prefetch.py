@@ -71,15 +71,32 @@ def command(
     plan = client.plan(wanted, asking=dry_run)
     if dry_run:
         print_plan(plan, settings=settings, client=client)
-        return
+        click.get_current_context().exit(foreseen(plan, client=client))
     report = fetch(plan, settings=settings, client=client, jobs=jobs)
     if settings.json:
         settings.print_json(as_json(report))
     click.get_current_context().exit(exit_code(report))
 
 
-def print_plan(plan: Plan, *, settings: Settings, client: Client, more: Mapping[str, object] | None = None) -> None:
-    """Print what a plan would do; ``more`` stands in the JSON object as well."""
+def foreseen(plan: Plan, *, client: Client) -> int:
+    """Return the exit code that carrying a plan out is bound to end with, as far as it is known beforehand; else 0."""
+    from weightstore.errors import NoSpace  # start-up: not for --help
+
+    if not client.config.offline and plan.free is not None and plan.bytes_to_fetch > plan.free:
+        return NoSpace.exit_code
+    refusals = [error for item in plan.missing if (error := client.obtainer.refusal(item.wanted)) is not None]
+    return max((error.exit_code for error in refusals), default=0)
+
+
+def print_plan(
+    plan: Plan,
+    *,
+    settings: Settings,
+    client: Client,
+    more: Mapping[str, object] | None = None,
+    left_out: bool = False,
+) -> None:
+    """Print what a plan would do; ``more`` stands in the JSON object as well. It is not all where some is left out."""
     if settings.json:
         settings.print_json(
             {
@@ -111,7 +128,8 @@ def print_plan(plan: Plan, *, settings: Settings, client: Client, more: Mapping[
     print_table(columns, rows)
     for line in _vouched(plan):
         settings.say(line)
-    settings.say(announcement(plan, client=client) if plan.missing else "nothing to fetch: all of it is here")
+    nothing = "nothing to fetch" if left_out else "nothing to fetch: all of it is here"
+    settings.say(announcement(plan, client=client) if plan.missing else nothing)
     if plan.free is not None and plan.bytes_to_fetch > plan.free:
         settings.say(f"note: it will not fit: {units.size(plan.bytes_to_fetch - plan.free)} are missing")
 

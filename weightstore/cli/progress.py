@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from weightstore.cli import units
+from weightstore.cli.complaints import complaining
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from weightstore.batch import Item, Plan, Progress, Result
+    from weightstore.cli.complaints import Complaints
     from weightstore.cli.settings import Settings
     from weightstore.transfer.progress import Meter
 
@@ -81,8 +83,9 @@ def outcome_line(result: Result) -> str:
 class LineProgress:
     """Plain lines: when a file starts and ends, and every ten seconds how far it is."""
 
-    def __init__(self, settings: Settings, *, every_s: float = _LINE_EVERY_S) -> None:
+    def __init__(self, settings: Settings, complaints: Complaints, *, every_s: float = _LINE_EVERY_S) -> None:
         self._settings = settings
+        self._complaints = complaints
         self._every_s = every_s
 
     def begin(self, plan: Plan) -> None:
@@ -92,8 +95,8 @@ class LineProgress:
         return _LineMeter(Track(item, item.wanted.name, item.size), self._settings, self._every_s)
 
     def done(self, result: Result) -> None:
-        if result.error is not None and result.status == "failed":
-            self._settings.complain(str(result.error))
+        if result.status == "failed":
+            self._complaints.tell(result)
         elif not result.item.is_present and result.status != "cancelled":  # of these the summary tells
             self._settings.say(outcome_line(result))
 
@@ -138,13 +141,14 @@ def progress_line(track: Track) -> str:
 @contextmanager
 def progress_for(settings: Settings) -> Iterator[Progress]:
     """Yield the progress that suits where standard error goes."""
-    if not settings.is_live:
-        yield LineProgress(settings)
-        return
-    from weightstore.cli.live import LiveProgress  # start-up: rich, and only a terminal needs it
+    with complaining(settings) as complaints:
+        if not settings.is_live:
+            yield LineProgress(settings, complaints)
+            return
+        from weightstore.cli.live import LiveProgress  # start-up: rich, and only a terminal needs it
 
-    with LiveProgress(settings) as live:
-        yield live
+        with LiveProgress(settings, complaints) as live:
+            yield live
 
 
 @contextmanager

@@ -20,6 +20,7 @@ _KNOWN_BY = {
     "signature": "the signed index of a mirror",
     "nothing": "not known",
 }
+_SIGNED = "a record of what a signed index told when it was fetched"
 
 
 @command_with_example(
@@ -46,7 +47,7 @@ def command(settings: Settings, *, name: str, sha256: str | None) -> None:
         ("source", wanted.source.display),
         ("pin", str(wanted.pin)),
         ("digest", str(digest) if digest else "not known yet"),
-        ("known by", _KNOWN_BY[explanation.known_by] if digest else ""),
+        ("known by", (_SIGNED if explanation.is_signed else _KNOWN_BY[explanation.known_by]) if digest else ""),
     ]
     print_facts(facts)
     click.echo("asked, in this order:")

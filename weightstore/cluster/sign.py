@@ -110,7 +110,7 @@ def sign_place(
         InvalidInput: there is nothing that can be signed for, or the key cannot be used.
         SourceNotFound, InvalidRecord, TransferError: the mirror has no index, or cannot be read or written.
     """
-    index = index_of_place(place)
+    index = index_of_place(place, client=client)
     there = place.present({entry.digest: entry.size for entry in index.entries}, None)  # and not by its index's word
     entries, left_out = [], []
     for source, entry in index.by_source.items():

@@ -1,7 +1,7 @@
 """What somebody signed of one source, remembered in the user's own state until it expires.
 
-So that what was fetched by a signed index is found again without asking the mirror, offline too. It is no ref of the
-store: others who share the store may believe other signers.
+So that a mirror need not be asked again for what it has told, offline too. Once the blob is here, it is a ref of the
+store, and no longer bound to the index's expiry.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from weightstore.errors import InvalidRecord
-from weightstore.records import Fields, timestamp
+from weightstore.records import Fields, Ref, timestamp
 from weightstore.signing.document import SignedEntry
+from weightstore.signing.signers import allowed
 from weightstore.signing.sshsig import NAMESPACE
 from weightstore.store.layout import read_limited, write_record
 
@@ -65,10 +66,14 @@ class Claim:
         }
         return (json.dumps(values, ensure_ascii=False) + "\n").encode()
 
+    def ref(self, now: datetime) -> Ref:
+        """Return what is recorded of its source once the blob is here, at ``now``, when it is believed."""
+        entry = self.entry
+        return Ref(entry.source, entry.digest, entry.size, now, "signed", key=self.key.hex())
+
     def signer(self, signers: Sequence[Signer], now: datetime) -> Signer | None:
         """Return whose word it is, if it counts now: it has not expired, and its key is still one that may sign."""
-        mine = [signer for signer in signers if signer.key == self.key] if now < self.expires else []
-        return next((one for one in mine if one.may_sign(NAMESPACE) and one.is_valid(now)), None)
+        return allowed(signers, self.key, now, namespace=NAMESPACE) if now < self.expires else None
 
 
 def remember(state: Path, claim: Claim) -> None:

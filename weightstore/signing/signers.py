@@ -14,10 +14,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from weightstore.errors import InvalidConfig
-from weightstore.signing.sshsig import KEY_TYPE, BadSignature, parse_key
+from weightstore.signing.sshsig import KEY_TYPE, NAMESPACE, BadSignature, parse_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
+
+    from weightstore.records import Ref
 
 _LIMIT = 1 << 20
 _KEY_TYPES = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa|rsa)-[a-z0-9@.-]+")
@@ -47,6 +50,21 @@ class Signer:
         return (self.valid_after is None or self.valid_after <= now) and (
             self.valid_before is None or now < self.valid_before
         )
+
+
+def allowed(signers: Iterable[Signer], key: bytes, at: datetime, *, namespace: str) -> Signer | None:
+    """Return the signer whose key it is, if it may sign for a purpose and was valid at a moment; else None."""
+    mine = (one for one in signers if one.key == key)
+    return next((one for one in mine if one.may_sign(namespace) and one.is_valid(at)), None)
+
+
+def may_have_signed(path: Path, ref: Ref) -> bool:
+    """Tell whether the key by whose word something was recorded is one that a file allows, and was so then.
+
+    Raises:
+        InvalidConfig: the file cannot be used.
+    """
+    return allowed(read_signers(path), bytes.fromhex(ref.key), ref.seen_at, namespace=NAMESPACE) is not None
 
 
 def read_signers(path: Path) -> tuple[Signer, ...]:

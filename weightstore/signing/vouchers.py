@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from weightstore.config import Config
+    from weightstore.digest import Digest
     from weightstore.records import Wanted
     from weightstore.signing.document import Believed, SignedEntry
     from weightstore.signing.signers import Signer
@@ -140,6 +141,17 @@ class Vouchers:
         now = datetime.now(UTC)
         skipped = [Word(mirror, reason=_OFFLINE) for mirror in self._not_asked]
         return [*(_word(one, wanted, now) for one in heard), *skipped]
+
+    def claims_of(self, digest: Digest) -> list[Claim]:
+        """Return which sources the mirrors' signed indexes say to have a digest. Errors as for :meth:`ask`."""
+        now = datetime.now(UTC)
+        return [
+            Claim(entry, heard.believed.index.expires, heard.believed.signer.key)
+            for heard in self._listen()
+            if heard.believed is not None and now < heard.believed.index.expires
+            for entry in heard.entries.values()
+            if entry.digest == digest
+        ]
 
     def _listen(self) -> list[_Heard]:
         with self._lock:

@@ -22,6 +22,11 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _DOCUMENTS = frozenset({_MANIFEST, "application/vnd.oci.image.index.v1+json"})
 
 
+def is_image_layout(root: Path) -> bool:
+    """Tell whether a directory is an OCI image layout, whoever made it."""
+    return (root / "oci-layout").is_file() and (root / INDEX_NAME).is_file() and (root / "blobs" / "sha256").is_dir()
+
+
 def read_index_file(layout: Layout) -> bytes | None:
     """Return the bytes of index.json, or None where the store has none.
 

@@ -92,8 +92,18 @@ def _treat(damage: BlobDamaged, layout: Layout, path: Path, *, writable: bool) -
     return f"{damage.place} was damaged (its content is {damage.actual}) and moved to {aside or 'nowhere: it is gone'}"
 
 
-def find_ref(source: Source, layers: Sequence[Layer], *, pin: Pin, note: Note) -> Ref | None:
-    """Return what the first layer recorded of a source, if the pin allows it. Damaged refs are noted and passed by."""
+def find_ref(
+    source: Source,
+    layers: Sequence[Layer],
+    *,
+    pin: Pin,
+    note: Note,
+    counts: Callable[[Ref], bool] = lambda _: True,
+) -> Ref | None:
+    """Return what the first layer recorded of a source, if the pin allows it and it ``counts`` for the caller.
+
+    Damaged refs are noted and passed by.
+    """
     for layer in layers:
         if layer.layout is None:
             continue
@@ -103,6 +113,6 @@ def find_ref(source: Source, layers: Sequence[Layer], *, pin: Pin, note: Note) -
             note(str(damage))
             continue
         # What a mirror served under somebody's pin is no word of the origin: believed only where the pin agrees.
-        if ref is not None and pin.matches(ref.digest) and (ref.via != "mirror" or pin.is_pinned):
+        if ref is not None and pin.matches(ref.digest) and (ref.via != "mirror" or pin.is_pinned) and counts(ref):
             return ref
     return None

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from weightstore.records import Via
     from weightstore.source import Source
     from weightstore.store.layout import Layout
 
 _NAME = re.compile(r"[0-9a-f]{64}\.json")
+_RANK: dict[Via, int] = {"mirror": 0, "signed": 1, "adopted": 1, "origin": 2}
 
 
 def read_ref(layout: Layout, source: Source) -> Ref | None:
@@ -56,7 +58,9 @@ def _read(path: Path) -> Ref | None:
 def write_ref(layout: Layout, ref: Ref) -> None:
     """Record a fact. An equal one (same digest and size) is left as it is: it is the earlier sighting.
 
-    Where a branch moved on and its file stayed the same, the newer commit is recorded; and one where there was none.
+    Where a branch moved on and its file stayed the same, the newer commit is recorded; and one where there was none. A
+    better word takes the place of a lesser one, and never the other way round: what the origin was seen to serve is
+    more than what somebody decided or signed, and that is more than what a mirror served under somebody's pin.
 
     Raises:
         StoreError: it cannot be written.
@@ -67,12 +71,15 @@ def write_ref(layout: Layout, ref: Ref) -> None:
         known = None
     if known is not None and (known.digest, known.size) == (ref.digest, ref.size):
         is_newer = bool(ref.commit) and ref.commit != known.commit and (ref.via == "origin" or not known.commit)
-        if not is_newer and (known.via == ref.via or ref.via != "origin"):
+        is_better = _RANK[ref.via] > _RANK[known.via]
+        if not is_newer and not is_better:
             return
         if ref.via != "origin":
-            ref = replace(ref, seen_at=known.seen_at, via=known.via)
-    elif known is not None and known.via == "origin" and ref.via != "origin":
-        return  # what the origin was seen to serve is not overwritten by what a mirror served under a pin
+            ref = replace(ref, commit=ref.commit or known.commit, etag=ref.etag or known.etag)
+        if not is_better and ref.via != "origin":
+            ref = replace(ref, seen_at=known.seen_at, via=known.via, key=known.key)
+    elif known is not None and _RANK[ref.via] < _RANK[known.via]:
+        return
     with translated(layout.refs):
         write_record(layout.ref(ref.source), ref.encode(), mode=layout.modes.record, scratch=layout.tmp)
 

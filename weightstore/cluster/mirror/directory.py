@@ -18,7 +18,7 @@ from weightstore.cluster.page import page_of, write_page
 from weightstore.errors import BlobDamaged, InvalidRecord, NoSpace, StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs, open_verified
-from weightstore.store.image import INDEX_NAME, read_index_file
+from weightstore.store.image import INDEX_NAME, is_image_layout, read_index_file
 from weightstore.store.layout import Layout, create_layout, open_layout, translated, write_record
 from weightstore.store.locks import BestLock
 from weightstore.store.parts import Part
@@ -60,7 +60,7 @@ class Directory:
         return Source.of_path(self.root)
 
     def read_index(self) -> ModelIndex | None:
-        layout = open_layout(self.root, strict=True)
+        layout = self._readable()
         if layout is None:
             return None
         data = read_index_file(layout)
@@ -73,14 +73,14 @@ class Directory:
         )
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:  # noqa: ARG002 - it can look
-        layout = open_layout(self.root, strict=True)
+        layout = self._readable()
         if layout is None:
             return set()
         return {digest for digest, found in list_blobs(layout).items() if wanted.get(digest) == found.st_size}
 
     def unproven(self, digests: Collection[Digest]) -> dict[Digest, int]:
         """Return the sizes of those blobs there that this user has not hashed, or that changed since."""
-        layout = open_layout(self.root, strict=True)
+        layout = self._readable()
         there = list_blobs(layout) if layout is not None else {}
         return {
             digest: found.st_size
@@ -90,7 +90,7 @@ class Directory:
 
     def damaged(self, digests: Collection[Digest], *, on_bytes: Callable[[int], None]) -> set[Digest]:
         """Return which of the blobs there are not what their names say, or cannot be read. They are hashed, once."""
-        layout = open_layout(self.root, strict=True)
+        layout = self._readable()
         if layout is None:
             return set()
 
@@ -225,16 +225,46 @@ class Directory:
         config = client.config.but(home=self.root, layers=())
         write_page(self._layout(), page_of(Client(config, note=client.note), only_here=True))
 
+    def _readable(self) -> Layout | None:
+        """Return the store that is there, or an image layout that another tool wrote; None where there is neither."""
+        if not (self.root / "store.json").exists() and is_image_layout(self.root):
+            return Layout(self.root)
+        return open_layout(self.root, strict=True)
+
+    def check_writable(self) -> None:
+        """Make sure, as far as looking tells it, that blobs can be written there. Writes nothing.
+
+        Raises:
+            StoreError: they cannot.
+        """
+        layout = self._store_or_room()
+        place = layout.tmp if layout is not None else self.root
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
+        if not os.path.isdir(place):
+            raise StoreError(place=str(place), reason="is in the way: a mirror needs a directory here")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise StoreError(place=str(place), reason="cannot be written. Ask its owner, or choose another place")
+
+    def _store_or_room(self) -> Layout | None:
+        """Return the store that is there, or None where one can be made.
+
+        Raises:
+            StoreError: there are other things.
+        """
+        layout = open_layout(self.root, strict=True)
+        if layout is None and self._holds_other_things():
+            raise StoreError(
+                place=str(self.root),
+                reason="is a directory that holds other things, and no store. Choose a new one, or make it a "
+                f"store: weightstore --home {self.root} init",
+            )
+        return layout
+
     def _layout(self) -> Layout:
         with self._lock:
             if self._made is None:
-                is_new = open_layout(self.root, strict=True) is None
-                if is_new and self._holds_other_things():
-                    raise StoreError(
-                        place=str(self.root),
-                        reason="is a directory that holds other things, and no store. Choose a new one, or make it a "
-                        f"store: weightstore --home {self.root} init",
-                    )
+                is_new = self._store_or_room() is None
                 self._made = create_layout(self.root, "group" if is_new else None)
             return self._made
 
@@ -244,6 +274,8 @@ class Directory:
             names = os.listdir(self.root)
         except FileNotFoundError:
             return False
+        except NotADirectoryError:
+            raise StoreError(place=str(self.root), reason="is a file, and a mirror needs a directory") from None
         except OSError as error:
             raise StoreError(place=str(self.root), reason=error.strerror or str(error)) from None
         others = [name for name in names if not _MADE_FIRST.fullmatch(name)]

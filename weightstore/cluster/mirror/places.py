@@ -32,6 +32,7 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
 
     Raises:
         InvalidInput: it is neither, or of a kind that cannot be a mirror, or cannot be written and is to be.
+        StoreError: it is a directory that cannot be written, or holds other things, and is to be written.
         MissingDependency: it needs a package that is not installed.
     """
     if mount_from and not address.startswith("oci://"):
@@ -45,11 +46,10 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
                 f"{shown}: is that a directory, or on the network? Write ./{shown}, or with a scheme: oci://{shown} "
                 f"for a registry, https://{shown} for a web server"
             )
-        path = Path(address if is_path(address) else f"./{address}")
-        return Directory(path, client.receipts, locks=client.config.locks)
+        return _directory(Path(address if is_path(address) else f"./{address}"), client, writable=writable)
     source = Source.parse(address)
     if source.scheme == "file":
-        return Directory(source.path, client.receipts, locks=client.config.locks)
+        return _directory(source.path, client, writable=writable)
     if client.config.offline:
         raise InvalidInput(f"{source}: offline mode forbids to ask it. A mirror in a directory needs no network")
     transports = client.obtainer.transports()
@@ -69,3 +69,10 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
     if source.scheme in BUCKETS:
         return InBucket(source, transports.buckets().bucket(source))
     raise InvalidInput(f"{source}: a mirror is a directory, a web server, a bucket or a registry")
+
+
+def _directory(root: Path, client: Client, *, writable: bool) -> Directory:
+    directory = Directory(root, client.receipts, locks=client.config.locks)
+    if writable:
+        directory.check_writable()
+    return directory

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from weightstore.digest import Digest, Pin
-from weightstore.records import Wanted
+from weightstore.hub import is_commit
+from weightstore.records import Ref, Wanted
 from weightstore.transfer.policy import blob_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+    from datetime import datetime
 
     from weightstore.cluster.index import IndexEntry, ModelIndex
     from weightstore.cluster.mirror.place import Outgoing
@@ -47,17 +49,44 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """Which digest a source has by the word of a mirror that the user trusts, or of whoever has the Ed25519 ``key``.
+
+    ``commit`` is what the revision of a file on the Hub meant, as far as the mirror tells.
+    """
+
+    source: Source
+    digest: Digest
+    size: int
+    commit: str = ""
+    key: str = ""
+
+    def ref(self, now: datetime) -> Ref:
+        """Return what is recorded of it once the blob is here, as this user's own decision."""
+        return Ref(
+            self.source, self.digest, self.size, now, "signed" if self.key else "adopted", self.commit, key=self.key
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class PullPlan:
-    """What a pull will ask for, each by its full digest. ``believed`` are digests that only the mirror told."""
+    """What a pull will ask for, each by its full digest. ``told`` are sources whose digest somebody has to be believed.
+
+    Of a blob that comes all of them are recorded, also those that nobody asked for: it is found by each of its names.
+    """
 
     wanted: tuple[Wanted, ...]
     skipped: tuple[Skipped, ...]
-    believed: frozenset[Digest] = frozenset()
+    told: tuple[Told, ...] = ()
 
 
 _UNKNOWN = (
-    "its digest is not known here, and the mirror's word is not enough. Give a lockfile with --locked, or believe this "
-    "mirror with --trust-mirror"
+    "its digest is not known here, and the mirror's word is not enough. Give a lockfile with --locked, name who may "
+    "sign for the mirror in allowed_signers, or believe this mirror with --trust-mirror"
+)
+NAMELESS = (
+    "no source of it is known, so that nothing but the mirror's word tells what it is. Ask for it by its digest, "
+    "sha256:<64 hex>, or believe this mirror with --trust-mirror"
 )
 
 
@@ -78,7 +107,6 @@ def plan_pull(
     by_source, by_digest = (index.by_source, index.by_digest) if index is not None else ({}, {})
     asked: dict[tuple[Source, Digest], Wanted] = {}
     skipped: list[Skipped] = []
-    believed: set[Digest] = set()
     for one in wanted:
         digest = known(one)
         entry = by_digest.get(digest) if digest is not None else _entry_of(one, by_source)
@@ -95,21 +123,50 @@ def plan_pull(
                 skipped.append(Skipped(one.name, _UNKNOWN))
                 continue
             digest = entry.digest
-            believed.add(digest)
         size = one.size
         if entry is not None and not one.size_is_exact:
             size = entry.size if room is None or entry.size <= room else None
         asked.setdefault((one.source, digest), replace(one, pin=Pin.of(digest), size=size))
-    return PullPlan(tuple(asked.values()), tuple(skipped), frozenset(believed))
+    return PullPlan(tuple(asked.values()), tuple(skipped))
 
 
 def _entry_of(wanted: Wanted, by_source: dict[Source, IndexEntry]) -> IndexEntry | None:
     return next((by_source[source] for source in wanted.sources if source in by_source), None)
 
 
+def told_by(index: ModelIndex, digests: Collection[Digest], *, pin_of: Callable[[Source], Pin]) -> tuple[Told, ...]:
+    """Return all that a mirror tells of the sources of some blobs, as far as the pins of these allow it."""
+    by_digest: dict[Digest, list[Source]] = {}
+    for source, entry in index.by_source.items():
+        if entry.digest in digests and pin_of(source).matches(entry.digest):
+            by_digest.setdefault(entry.digest, []).append(source)
+    sizes = {entry.digest: entry.size for entry in index.entries}
+    return tuple(
+        Told(source, digest, sizes[digest], commit_of(source, sources))
+        for digest, sources in by_digest.items()
+        for source in sources
+    )
+
+
+def commit_of(source: Source, others: Iterable[Source]) -> str:
+    """Return the commit that a file's revision on the Hub meant: the one at which the same file is told as well."""
+    asked = source.hub_file
+    if asked is None or asked.is_commit:
+        return asked.revision if asked is not None else ""
+    same = {found.revision for other in others if (found := other.hub_file) and found.at(asked.revision) == asked}
+    commits = {revision for revision in same if is_commit(revision)}
+    return commits.pop() if len(commits) == 1 else ""
+
+
 def wanted_of(entry: IndexEntry, mirror: Source) -> Wanted:
-    """Return what an index's entry offers. Its digest is the mirror's word: the pin is that of the source's name."""
-    sources = entry.sources or (blob_in(mirror, entry.digest),)
+    """Return what an index's entry offers. Its digest is the mirror's word: the pin is that of the source's name.
+
+    One without a source can be asked for by its digest alone, which is all that it claims.
+    """
+    if not entry.sources:
+        return Wanted(entry.name or entry.title, blob_in(mirror, entry.digest), Pin.of(entry.digest), entry.size)
+    # One that its own name contradicts says nothing against the others.
+    sources = tuple(source for source in entry.sources if source.pin.matches(entry.digest)) or entry.sources
     return Wanted(
         entry.name or sources[0].display,
         sources[0],

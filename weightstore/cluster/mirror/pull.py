@@ -2,53 +2,144 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import fnmatch
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.mirror.plan import plan_pull, wanted_of
-from weightstore.errors import InvalidRecord, SourceNotFound
-from weightstore.store.refs import forget_ref, read_ref, write_ref
+from weightstore.cluster.mirror.foreign import understood
+from weightstore.cluster.mirror.plan import NAMELESS, Skipped, Told, commit_of, plan_pull, told_by, wanted_of
+from weightstore.digest import Digest, Pin
+from weightstore.errors import InvalidInput, SourceNotFound, UnknownName
+from weightstore.records import Wanted
+from weightstore.store.refs import write_ref
+from weightstore.transfer.bucket import BUCKETS
+from weightstore.transfer.policy import blob_in
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable, Sequence
 
-    from weightstore.batch import Report
+    from weightstore.batch import Item, Report
+    from weightstore.catalog.lockfile import Lockfile
     from weightstore.client import Client
-    from weightstore.cluster.index import ModelIndex
+    from weightstore.cluster.index import IndexEntry, ModelIndex
     from weightstore.cluster.mirror.place import Place
     from weightstore.cluster.mirror.plan import PullPlan
-    from weightstore.digest import Digest
-    from weightstore.records import Wanted
+    from weightstore.source import Source
+
+_LOOKING = 8
+
+
+def gather(
+    names: Sequence[str], *, place: Place, client: Client, lockfile: Lockfile | None, trusted: bool
+) -> list[Wanted]:
+    """Return what names, globs, URLs, digests and a lockfile ask for.
+
+    What no catalog knows is looked for among the mirror's own names where it is ``trusted``: those of weights, tags and
+    files.
+
+    Raises:
+        UnknownName, InvalidInput: something that cannot be resolved.
+        Drift: the lockfile and the catalog disagree.
+    """
+    wanted: list[Wanted] = []
+    for name in names:
+        if name.startswith("sha256:"):
+            digest = Digest.parse(name)
+            wanted.append(Wanted(name, blob_in(place.source, digest), Pin.of(digest)))
+            continue
+        try:
+            wanted += client.gather([name])
+        except UnknownName as error:
+            entries = _called(name, index_of_place(place, client=client)) if trusted else []
+            if not entries:
+                raise _unknown(error) from None
+            wanted += [pinned_by_catalog(wanted_of(entry, place.source), client) for entry in entries]
+    return [*wanted, *client.gather(lockfile=lockfile)]
+
+
+def _called(name: str, index: ModelIndex) -> list[IndexEntry]:
+    """Return what a mirror calls so. Of several files of one name none is guessed."""
+    is_glob = any(char in name for char in "*?[")
+    found = [
+        entry
+        for entry in index.entries
+        if any(
+            fnmatch.fnmatchcase(called, name) if is_glob else called == name
+            for called in {entry.name, *entry.aliases, entry.title, entry.ref_name} - {""}
+        )
+    ]
+    if len(found) > 1 and not is_glob:
+        choices = ", ".join(str(entry.digest) for entry in found)
+        raise InvalidInput(f"{name!r}: the mirror has several files of this name. Say which: {choices}")
+    return found
+
+
+def _unknown(error: UnknownName) -> UnknownName:
+    near = f", did you mean {', '.join(error.suggestions)}?" if error.suggestions else "."
+    known = error.hint or f"no catalog knows it{near}"
+    hint = "What only the mirror has a name for is pulled with --trust-mirror, or by its digest, sha256:<64 hex>"
+    return UnknownName(name=error.name, hint=f"{known.rstrip('.')}{'' if known.endswith('?') else '.'} {hint}")
 
 
 def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, trusted: bool) -> PullPlan:
     """Return what a pull of some weights, or of everything that a mirror has, will ask for.
 
-    The index is read only where it matters: for everything, or where its word is to be believed. What somebody signed
-    whom this user allows to is known, as a pin is.
+    The index is read only where it matters: for everything, or where its word is to be believed. Whom to believe
+    besides is decided as for every fetch, and so by what somebody has signed whom this user allows to.
 
     Raises:
         SourceNotFound: an index is needed, and there is none.
         InvalidRecord, TransferError: it cannot be read.
     """
-    vouchers = client.obtainer.vouchers()
+    signed: dict[Digest, int] = {}
 
     def known(one: Wanted) -> Digest | None:
-        digest = client.obtainer.known_digest(one)
-        if digest is None and vouchers is not None and (word := vouchers.ask(one)) is not None and word.claim:
-            return word.claim.entry.digest
-        return digest
+        found = client.obtainer.believed(one, asking=True)
+        if found.claim is not None:
+            signed[found.claim.entry.digest] = found.claim.entry.size
+        return found.digest
 
-    if wanted is not None and not trusted:
-        return plan_pull(wanted, None, known=known, trusted=False)
-    index = index_of_place(place)
-    if wanted is None:
-        wanted = [pinned_by_catalog(wanted_of(entry, place.source), client) for entry in index.entries]
-    return plan_pull(wanted, index, known=known, trusted=trusted, room=client.plan(()).free)
+    nameless: list[Skipped] = []
+    index = index_of_place(place, client=client) if wanted is None or trusted else None
+    if wanted is None and index is not None:
+        offered = [entry for entry in index.entries if trusted or entry.sources or _is_here(entry.digest, client)]
+        asked = {entry.digest for entry in offered}
+        nameless = [Skipped(one.name or one.title, NAMELESS) for one in index.entries if one.digest not in asked]
+        wanted = [pinned_by_catalog(wanted_of(entry, place.source), client) for entry in offered]
+    plan = plan_pull(wanted or (), index, known=known, trusted=trusted, room=client.plan(()).free)
+    sized = tuple(replace(one, size=signed.get(Digest(one.pin.hex), one.size)) for one in plan.wanted)
+    told = _signed(signed, client)
+    if trusted and index is not None:
+        coming = {Digest(one.pin.hex) for one in plan.wanted}
+        told += told_by(index, coming, pin_of=lambda source: _pin_of(source, client))
+    return replace(plan, wanted=sized, skipped=(*plan.skipped, *nameless), told=told)
 
 
-def index_of_place(place: Place) -> ModelIndex:
-    """Return a mirror's index.
+def _signed(digests: Iterable[Digest], client: Client) -> tuple[Told, ...]:
+    """Return all that is signed of some blobs, whatever was asked for."""
+    vouchers = client.obtainer.vouchers()
+    told: list[Told] = []
+    for digest in digests if vouchers is not None else ():
+        claims = vouchers.claims_of(digest) if vouchers is not None else []
+        sources = [claim.entry.source for claim in claims]
+        told += [
+            Told(one.entry.source, digest, one.entry.size, commit_of(one.entry.source, sources), one.key.hex())
+            for one in claims
+        ]
+    return tuple(told)
+
+
+def _is_here(digest: Digest, client: Client) -> bool:
+    hit = client.obtainer.find(digest)
+    if hit is not None:
+        hit.blob.close()
+    return hit is not None
+
+
+def index_of_place(place: Place, *, client: Client) -> ModelIndex:
+    """Return a mirror's index, with what other tools have put there as well.
 
     Raises:
         SourceNotFound: it has none.
@@ -56,9 +147,23 @@ def index_of_place(place: Place) -> ModelIndex:
     """
     index = place.read_index()
     if index is None:
-        reason = "there is no index.json. Whoever keeps the mirror makes one: weightstore mirror index"
-        raise SourceNotFound(source=place.display, reason=reason)
-    return index
+        raise SourceNotFound(source=place.display, reason=_no_index(place))
+    return understood(index, place.source, client=client)
+
+
+def _no_index(place: Place) -> str:
+    push = f"Push something to it: weightstore mirror push {place.display} NAMES"
+    scheme = place.source.scheme
+    if scheme == "oci":
+        return f"there is no such repository, or nobody has pushed to it yet. {push}"
+    if scheme in BUCKETS:
+        return f"there is no index.json: no such bucket, or nobody has pushed to it yet. {push}"
+    if scheme == "file":
+        return f"there is no mirror. {push}"
+    return (
+        "there is no index.json. Whoever keeps the mirror makes one, in the directory that is served: "
+        "weightstore --home DIR mirror index"
+    )
 
 
 def pinned_by_catalog(wanted: Wanted, client: Client) -> Wanted:
@@ -73,18 +178,46 @@ def pinned_by_catalog(wanted: Wanted, client: Client) -> Wanted:
     )
 
 
-def record_believed(report: Report, believed: Collection[Digest], *, client: Client) -> None:
-    """Record as this user's own decision what was fetched on a mirror's word: it is found by its source from now on."""
-    layout = client.obtainer.writable()
-    for result in report.results:
-        obtained = result.obtained
-        if result.status != "fetched" or obtained is None or obtained.digest not in believed:
-            continue
-        source = result.item.wanted.source
+def _pin_of(source: Source, client: Client) -> Pin:
+    entry = client.entry_of(source)
+    return source.pin if entry is None else entry.pin
+
+
+def lacking(items: Iterable[Item], place: Place, *, client: Client) -> list[Item]:
+    """Return which of some missing items a mirror does not have: it is asked for each, and sends nothing of it.
+
+    Raises:
+        TransferError: the mirror cannot be asked.
+    """
+
+    def is_there(item: Item) -> bool:
+        if item.digest is None:
+            return False
+        source = blob_in(place.source, item.digest)
         try:
-            ref = read_ref(layout, source)
-        except InvalidRecord:
+            client.obtainer.transports().transport_for(source).open(source, end=1).close()
+        except SourceNotFound:
+            return False
+        return True
+
+    asked = list(items)
+    with concurrent.futures.ThreadPoolExecutor(_LOOKING, thread_name_prefix="weightstore-look") as pool:
+        return [item for item, there in zip(asked, pool.map(is_there, asked), strict=True) if not there]
+
+
+def record_told(report: Report, told: Iterable[Told], *, client: Client) -> None:
+    """Record what somebody was believed of the blobs that are here now: they are found by their sources from now on.
+
+    What is recorded of a source already is not contradicted.
+    """
+    here = {result.obtained.digest for result in report.results if result.obtained is not None}
+    now = datetime.now(UTC)
+    for one in told:
+        if one.digest not in here:
             continue
-        if ref is not None and ref.via == "mirror" and ref.digest == obtained.digest:
-            forget_ref(layout, source)
-            write_ref(layout, replace(ref, via="adopted"))
+        ref = one.ref(now)
+        if client.obtainer.known_digest(Wanted(str(one.source), one.source, Pin())) in {None, one.digest}:
+            layout = client.obtainer.writable()
+            write_ref(layout, ref)
+            if (pinned := ref.pinned_source) is not None and pinned != ref.source:
+                write_ref(layout, replace(ref, source=pinned))

@@ -140,7 +140,8 @@ class Session:
     def ref_of(self, source: Source) -> Ref | None:
         """Return what the layers recorded of a source."""
         wanted = Wanted(source.display, source, source.pin)
-        return find_ref(source, self.client.obtainer.layers(), pin=wanted.pin, note=self.note)
+        obtainer = self.client.obtainer
+        return find_ref(source, obtainer.layers(), pin=wanted.pin, note=self.note, counts=obtainer.counts)
 
     def look(self, source: Source, pin: Pin | None = None) -> tuple[Wanted, Located]:
         """Return what a source asks for, and where it is. A hit costs no catalog.

@@ -30,7 +30,7 @@ def believed(client: Client, *, note: Callable[[str], None]) -> list[Ref]:
         for ref in list_refs(layer.layout) if layer.layout is not None else ():
             if isinstance(ref, InvalidRecord):
                 note(str(ref))
-            elif ref.source not in refs and _is_believed(ref, _pin_of(ref.source, client)):
+            elif ref.source not in refs and _is_believed(ref, client):
                 refs[ref.source] = ref
     return list(refs.values())
 
@@ -95,8 +95,9 @@ def _pin_of(source: Source, client: Client) -> Pin:
     return source.pin if entry is None else entry.pin
 
 
-def _is_believed(ref: Ref, pin: Pin) -> bool:
-    return pin.matches(ref.digest) and (ref.via != "mirror" or pin.is_pinned)
+def _is_believed(ref: Ref, client: Client) -> bool:
+    pin = _pin_of(ref.source, client)
+    return pin.matches(ref.digest) and (ref.via != "mirror" or pin.is_pinned) and client.obtainer.counts(ref)
 
 
 def opener(client: Client) -> Callable[[Digest], OpenBlob]:
