@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 
 from tests.cli.conftest import Run, Site
 from tests.cluster.test_mirror import ALL, blobs_in
-from tests.cluster.test_mirror_bucket import place, s3  # noqa: F401
-from tests.cluster.test_mirror_registry import registry, repository, skopeo  # noqa: F401
+from tests.servers.registry import DockerRegistry
+from tests.servers.s3 import S3Server
 
 needs_s3 = pytest.mark.skipif(
     any(find_spec(package) is None for package in ("obstore", "moto", "flask_cors")),
@@ -20,8 +22,34 @@ needs_s3 = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def registry() -> Iterator[DockerRegistry]:
+    with DockerRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def repository(registry: DockerRegistry, request: pytest.FixtureRequest) -> str:
+    """The address of a repository that nothing is in."""
+    return f"{registry.address}/site/p{abs(hash(request.node.name)) % 10**9}"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with S3Server() as s3:
+        yield s3
+
+
+@pytest.fixture
+def bucket(s3: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a prefix that nothing is under."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://weights/p{abs(hash(request.node.name)) % 10**9}"
+
+
 @pytest.mark.needs("docker-registry")
-def test_a_repository_that_nobody_pushed_to_is_told_to_be_pushed_to(run: Run, repository: str) -> None:  # noqa: F811
+def test_a_repository_that_nobody_pushed_to_is_told_to_be_pushed_to(run: Run, repository: str) -> None:
     for verb in (("status", f"oci://{repository}"), ("pull", f"oci://{repository}", "--all")):
         told = run("mirror", *verb, code=6).stderr
         assert f"weightstore mirror push oci://{repository} NAMES" in told
@@ -29,8 +57,8 @@ def test_a_repository_that_nobody_pushed_to_is_told_to_be_pushed_to(run: Run, re
 
 
 @needs_s3
-def test_a_bucket_that_nobody_pushed_to_is_told_to_be_pushed_to(run: Run, place: str) -> None:  # noqa: F811
-    for address in (place, "s3://no-such-bucket/weights"):
+def test_a_bucket_that_nobody_pushed_to_is_told_to_be_pushed_to(run: Run, bucket: str) -> None:
+    for address in (bucket, "s3://no-such-bucket/weights"):
         for verb in (("status", address), ("pull", address, "--all")):
             told = run("mirror", *verb, code=6).stderr
             assert f"weightstore mirror push {address} NAMES" in told
@@ -41,12 +69,14 @@ def test_a_bucket_that_nobody_pushed_to_is_told_to_be_pushed_to(run: Run, place:
 def test_what_skopeo_takes_of_all_of_a_registry_is_a_mirror(
     site: Site,
     run: Run,
-    repository: str,  # noqa: F811
+    repository: str,
     tmp_path: Path,
 ) -> None:
     run("prefetch", *ALL)
     run("mirror", "push", f"oci://{repository}", "--all")
-    skopeo("--all", "--src-tls-verify=false", f"docker://{repository}:weightstore-index", f"oci:{tmp_path}/taken")
+    command = ["skopeo", "copy", "--insecure-policy", "--all", "--src-tls-verify=false"]
+    command += [f"docker://{repository}:weightstore-index", f"oci:{tmp_path}/taken"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
     shutil.rmtree(site.home)
     site.server.stop()
     run("mirror", "pull", "taken", "--all", "--trust-mirror")
@@ -55,7 +85,7 @@ def test_what_skopeo_takes_of_all_of_a_registry_is_a_mirror(
 
 
 @pytest.mark.needs("docker-registry")
-def test_a_dry_run_asks_a_registry_what_it_has(site: Site, run: Run, repository: str) -> None:  # noqa: F811
+def test_a_dry_run_asks_a_registry_what_it_has(site: Site, run: Run, repository: str) -> None:
     run("lock", "-o", "weights.lock", *ALL)
     run("mirror", "push", f"oci://{repository}", "Small_Weights.A")
     shutil.rmtree(site.home)
@@ -66,11 +96,11 @@ def test_a_dry_run_asks_a_registry_what_it_has(site: Site, run: Run, repository:
 
 
 @needs_s3
-def test_a_dry_run_asks_a_bucket_what_it_has(site: Site, run: Run, place: str) -> None:  # noqa: F811
+def test_a_dry_run_asks_a_bucket_what_it_has(site: Site, run: Run, bucket: str) -> None:
     run("lock", "-o", "weights.lock", *ALL)
-    run("mirror", "push", place, "Small_Weights.A")
+    run("mirror", "push", bucket, "Small_Weights.A")
     shutil.rmtree(site.home)
-    told = json.loads(run("mirror", "pull", place, "--locked", "weights.lock", "-n", "--json", code=6).stdout)
+    told = json.loads(run("mirror", "pull", bucket, "--locked", "weights.lock", "-n", "--json", code=6).stdout)
     assert told["lacking"] == ["toys/Other_Weights.C", "toys/Small_Weights.B"]
 
 
@@ -78,7 +108,7 @@ def test_a_dry_run_asks_a_bucket_what_it_has(site: Site, run: Run, place: str) -
 def test_who_allows_signers_pulls_from_a_registry_all_the_same(
     site: Site,
     run: Run,
-    repository: str,  # noqa: F811
+    repository: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -55,7 +55,7 @@ def gather(
             entries = _called(name, index_of_place(place, client=client)) if trusted else []
             if not entries:
                 raise _unknown(error) from None
-            wanted += [_pinned_by_catalog(wanted_of(entry, place.source), client) for entry in entries]
+            wanted += [pinned_by_catalog(wanted_of(entry, place.source), client) for entry in entries]
     return [*wanted, *client.gather(lockfile=lockfile)]
 
 
@@ -107,7 +107,7 @@ def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, tr
         offered = [entry for entry in index.entries if trusted or entry.sources or _is_here(entry.digest, client)]
         asked = {entry.digest for entry in offered}
         nameless = [Skipped(one.name or one.title, NAMELESS) for one in index.entries if one.digest not in asked]
-        wanted = [_pinned_by_catalog(wanted_of(entry, place.source), client) for entry in offered]
+        wanted = [pinned_by_catalog(wanted_of(entry, place.source), client) for entry in offered]
     plan = plan_pull(wanted or (), index, known=known, trusted=trusted)
     sized = tuple(replace(one, size=signed.get(Digest(one.pin.hex), one.size)) for one in plan.wanted)
     told = _signed(signed, client)
@@ -166,7 +166,7 @@ def _no_index(place: Place) -> str:
     )
 
 
-def _pinned_by_catalog(wanted: Wanted, client: Client) -> Wanted:
+def pinned_by_catalog(wanted: Wanted, client: Client) -> Wanted:
     """Return what a mirror offers under the pin that a catalog has for its source, which the mirror has no say in."""
     entry = next((entry for source in wanted.sources if (entry := client.entry_of(source)) is not None), None)
     if entry is None:
