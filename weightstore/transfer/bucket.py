@@ -16,9 +16,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from weightstore.errors import InvalidConfig, MissingDependency, RefusedResponse, SourceUnavailable
+from weightstore.errors import InvalidConfig, MissingDependency, SourceUnavailable
 from weightstore.records import Validator
-from weightstore.transfer.bucket_reading import read_range, read_sizes
+from weightstore.transfer.bucket_reading import read_range, read_sizes, read_whole
 from weightstore.transfer.bucket_refusals import refusal
 from weightstore.transfer.transport import Answer
 
@@ -88,18 +88,15 @@ class Bucket:
             return read_range(self._obstore, self._pieces, key, start, end, place=place, slow_s=self._slow_s)
 
     def read_whole(self, key: str, limit: int) -> tuple[bytes, Version]:
-        """Return a small object, and which version of it that is, or a later one. Errors as for :meth:`read`.
+        """Return a small object, and which version of it that is. Errors as for :meth:`read`.
 
         Raises:
             RefusedResponse: it has more than ``limit`` bytes.
         """
         with self._translated(key):
-            found = self._obstore.head(self._small, key)
-        size = int(found["size"])
-        if size > limit:
-            raise RefusedResponse(source=self._place(key), reason=f"has more than {limit} bytes")
-        told = {name: found[name] for name in ("e_tag", "version") if found.get(name) is not None}
-        return self.read(key, 0, size), told
+            place = self._place(key)
+            data, meta = read_whole(self._obstore, self._small, key, limit, place=place, slow_s=self._slow_s)
+            return data, {name: meta[name] for name in ("e_tag", "version") if meta.get(name) is not None}
 
     def replace(self, key: str, data: bytes, version: Version | None) -> bool:
         """Write a small object in the place of one version of it, or of none; tell whether that was still so.

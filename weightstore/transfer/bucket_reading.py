@@ -15,7 +15,7 @@ from weightstore.errors import RefusedResponse, SourceUnavailable
 from weightstore.transfer.pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 # Objects a request, and at most: a listing that leads to itself has no end.
 _PAGE = 1000
@@ -80,14 +80,36 @@ def read_range(obstore: Any, store: Any, key: str, start: int, end: int, *, plac
         SourceUnavailable: it does not.
         RefusedResponse: another range comes, or more than was asked for. What obstore raises comes through.
     """
-    wrong = RefusedResponse(source=place, reason="sent another range than was asked for")
-    pace, data = Pace(place, slow_s), bytearray()
     found = obstore.get(store, key, options={"range": (start, end)})
     if tuple(found.range) != (start, end):
-        raise wrong
+        raise _another_range(place)
+    return _received(found, end - start, place=place, slow_s=slow_s)
+
+
+def read_whole(
+    obstore: Any, store: Any, key: str, limit: int, *, place: str, slow_s: float
+) -> tuple[bytes, Mapping[str, Any]]:
+    """Return a small object, and what is told of it. Errors as for :func:`read_range`.
+
+    Raises:
+        RefusedResponse: it has more than ``limit`` bytes.
+    """
+    found = obstore.get(store, key)
+    size = int(found.meta["size"])
+    if size > limit:
+        raise RefusedResponse(source=place, reason=f"has more than {limit} bytes")
+    return _received(found, size, place=place, slow_s=slow_s), found.meta
+
+
+def _received(found: Any, size: int, *, place: str, slow_s: float) -> bytes:
+    pace, data = Pace(place, slow_s), bytearray()
     for piece in found.stream(min_chunk_size=1):  # what has arrived
         data += piece
-        if len(data) > end - start:
-            raise wrong
+        if len(data) > size:
+            raise _another_range(place)
         pace.passed(len(piece))
     return bytes(data)
+
+
+def _another_range(place: str) -> RefusedResponse:
+    return RefusedResponse(source=place, reason="sent another range than was asked for")
