@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,3 +118,32 @@ def test_room_is_set_aside_ahead_and_none_beyond_the_end(fd: int) -> None:
     assert found.st_size == len(BLOCK)
     if found.st_blocks * 512 > len(BLOCK) + 4096 * 2:  # the file system can
         assert size <= found.st_blocks * 512 < size + READ_SIZE
+
+
+def test_ctrl_c_waits_until_nothing_writes_any_more(fd: int, tmp_path: Path) -> None:
+    """A second Ctrl-C while the first is dealt with: what the descriptor is used for next is not written to."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_offset: int, _digest: Digest) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    writer = HashingWriter(fd, checkpoint=slow)
+    for _ in range(64):
+        writer.write(BLOCK)  # the 64th is noted, slowly
+    assert begun.wait(10)
+    for _ in range(4):
+        writer.write(BLOCK)
+    interrupt = threading.Timer(0.2, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT])
+    let_go = threading.Timer(0.8, go_on.set)
+    interrupt.start()
+    let_go.start()
+    with pytest.raises(KeyboardInterrupt):
+        writer.suspend()
+    assert go_on.is_set()
+    before = (tmp_path / "part").stat()
+    time.sleep(0.2)
+    assert (tmp_path / "part").stat() == before
+    assert not any(thread.name == "weightstore-hash" for thread in threading.enumerate())
+    interrupt.join()
+    let_go.join()

@@ -208,7 +208,7 @@ def test_message_names_every_fact_that_the_error_carries(error: WeightStoreError
             f"weightstore rm --forget {URL}",
         ),
         (SizeMismatch(source=URL, expected=10, actual=9), "expected 10 bytes, got 9. Nothing was kept"),
-        (BlobDamaged(place="/b", expected=DIGEST, actual=OTHER), f"content is {OTHER}. Repair the store: weightstore"),
+        (BlobDamaged(place="/b", expected=DIGEST, actual=OTHER), f"content is {OTHER}. Repair it: weightstore"),
         (InvalidCheckpoint(place="/b", reason="it is empty"), "can be read: it is empty. Check where it comes from"),
         (
             InvalidBundle(place="o.tar", reason="is cut"),

@@ -103,6 +103,7 @@ class HashingWriter:
         self._queue: queue.Queue[tuple[bytes | memoryview, int, bool] | None] = queue.Queue(maxsize=_QUEUED)
         self._rooms: list[memoryview] = []
         self._next_room = 0
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         if expected is None or expected > _SMALL:
             self._thread = threading.Thread(target=self._run, name="weightstore-hash", daemon=True)
@@ -176,11 +177,26 @@ class HashingWriter:
         return self._hashed, digest, self._hasher
 
     def _join(self) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
+        """Wait until the thread has ended, whatever happens meanwhile: it writes to what the caller closes next."""
+        # Not Thread.join(): in Python 3.11 and 3.12 one that Ctrl-C interrupts takes a running thread for one that has
+        # ended (https://github.com/python/cpython/issues/90882).
+        interrupted: BaseException | None = None
+        while self._thread is not None and not self._ended.is_set():
+            try:
+                self._queue.put(None)
+                self._ended.wait()
+            except BaseException as error:  # noqa: BLE001 - raised below
+                interrupted = self._failure = error  # what is still in the queue is let go
+        if interrupted is not None:
+            raise interrupted
 
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._ended.set()
+
+    def _work(self) -> None:
         while (block := self._queue.get()) is not None:
             if self._failure is not None:
                 continue
