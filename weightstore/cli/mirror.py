@@ -99,7 +99,7 @@ def index(settings: Settings) -> None:
     copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes. What others
     pushed stays as long as the store has it, also under names that no catalog here knows.
     """
-    from weightstore.cluster.index import write_index
+    from weightstore.cluster.mirror.directory import Directory
     from weightstore.cluster.page import page_of, write_page
     from weightstore.cluster.renewal import renewed_index
     from weightstore.store.image import INDEX_NAME
@@ -108,8 +108,9 @@ def index(settings: Settings) -> None:
     client = settings.client()
     require_layout(client.config.home)  # a typo is not to become an empty mirror
     layout = client.obtainer.writable()
-    made = renewed_index(layout, client.catalogs.all(), note=settings.note)
-    write_index(layout, made, receipts=client.receipts)
+    catalogs = client.catalogs.all()
+    place = Directory(layout.root, client.receipts, locks=client.config.locks)
+    made = place.renew_index(lambda there: renewed_index(there, catalogs, note=settings.note))
     write_page(layout, page_of(client, only_here=True))
     path = layout.root / INDEX_NAME
     if settings.json:
