@@ -131,6 +131,9 @@ weightstore mirror push oci://registry.example.org/group/weights --locked weight
 @click.option(
     "--mount-from", default="", metavar="REPOSITORY", help="Of oci://: take blobs from there that it has already."
 )
+@click.option(
+    "--check", is_flag=True, help="Of oci://: ask for each file whether it is there, whatever the mirror's index says."
+)
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="So many files side by side.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would travel, and push nothing.")
 @shared_options("home", "json", "quiet")
@@ -143,6 +146,7 @@ def push(
     locked: Path | None,
     everything: bool,
     mount_from: str,
+    check: bool,
     jobs: int | None,
     dry_run: bool,
 ) -> None:
@@ -163,7 +167,8 @@ def push(
     place = open_place(destination, client=client, writable=True, mount_from=mount_from)
     blobs = pushing.held(client) if everything else pushing.chosen(client, _gather(client, names, locked))
     known = place.read_index()
-    there = place.present({blob.digest: blob.size for blob in blobs}, known)
+    # A registry's index may name what has been removed there since. It spares a request for each file, and no more.
+    there = place.present({blob.digest: blob.size for blob in blobs}, None if check else known)
     plan = plan_push(blobs, _good_at(place, there, settings=settings))
     pushing.check_room(plan, place)
     if dry_run:

@@ -289,6 +289,9 @@ class RegistryTransport:
 
         try:
             return opened()
+        except SourceNotFound as error:
+            reason = f"{error.reason}. If the index names it, this brings it again: weightstore mirror push … --check"
+            raise SourceNotFound(source=source.display, reason=reason) from None
         except AccessDenied as error:
             if not error.reason.startswith("HTTP 401"):
                 raise
