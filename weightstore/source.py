@@ -34,6 +34,8 @@ _SECRET_PARAMETER = re.compile(
     re.IGNORECASE,
 )
 # A host with a port, or one that a name server may know, or an address; and then it ends, or a path follows.
+# A scheme without its colon or a slash, or what a password may stand in.
+_TYPO = re.compile(r"[a-z][a-z0-9+.-]*(//|:/)|[^/]*:[^/]*@")
 _HOST = re.compile(
     r"(?:[^/@]*@)?"
     r"(?:(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}(?:/|$)|(?:localhost|(?:[\w-]+\.)+[A-Za-z]{2,}|(?:[0-9]{1,3}\.){3}[0-9]{1,3})/)"
@@ -195,7 +197,7 @@ def is_path(text: str) -> bool:
 
 def lacks_scheme(text: str) -> bool:
     """Tell whether text looks like an address on a network without a scheme, as ``host:8000/site``, and not a path."""
-    return "://" not in text and not is_path(text) and _HOST.match(text) is not None
+    return "://" not in text and not is_path(text) and bool(_HOST.match(text) or _TYPO.match(text))
 
 
 def is_source(text: str) -> bool:

@@ -8,6 +8,7 @@ import json
 import random
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,21 @@ def test_what_is_pushed_is_pulled_with_the_origin_off(site: Site, run: Run, repo
     assert "3 pushed" in run("mirror", "push", f"oci://{repository}", "--all").stderr
     assert "0 pushed, 3 there already" in run("mirror", "push", f"oci://{repository}", "--all").stderr
     assert json.loads(run("mirror", "status", f"oci://{repository}", "--json").stdout)["both"] == 3
+    shutil.rmtree(site.home)
+    site.server.stop()
+    run("mirror", "pull", f"oci://{repository}", "--locked", "weights.lock")
+    assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
+
+
+def test_what_a_registry_has_lost_is_pushed_again_where_it_is_asked_for_each_file(
+    site: Site, run: Run, repository: str, registry: DockerRegistry
+) -> None:
+    run("lock", "-o", "weights.lock", *ALL)
+    run("mirror", "push", f"oci://{repository}", "--all")
+    blob = f"http://{registry.address}/v2/{repository.partition('/')[2]}/blobs/sha256:{site.digest('A')}"
+    urllib.request.urlopen(urllib.request.Request(blob, method="DELETE"), timeout=10).close()
+    assert "0 pushed, 3 there already" in run("mirror", "push", f"oci://{repository}", "--all").stderr
+    assert "1 pushed, 2 there already" in run("mirror", "push", f"oci://{repository}", "--all", "--check").stderr
     shutil.rmtree(site.home)
     site.server.stop()
     run("mirror", "pull", f"oci://{repository}", "--locked", "weights.lock")

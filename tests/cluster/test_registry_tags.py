@@ -97,6 +97,12 @@ def test_a_list_that_goes_on_elsewhere_is_not_followed(server: PagingRegistry, p
         place._tags()
 
 
+def test_a_list_that_goes_on_at_no_url_is_refused(server: PagingRegistry, place: InRegistry) -> None:
+    server.pages["/v2/w/tags/list"] = (200, tags("a"), '<https://[x>; rel="next"')
+    with pytest.raises(RefusedResponse, match="not a URL"):
+        place._tags()
+
+
 def test_what_cannot_be_a_tag_is_left_out(server: PagingRegistry, place: InRegistry) -> None:
     body = json.dumps({"name": "w", "tags": ["a", "../manifests", 7, "b c", "x" * 200, None]}).encode()
     server.pages["/v2/w/tags/list"] = (200, body, "")

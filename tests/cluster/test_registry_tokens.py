@@ -112,7 +112,33 @@ def test_credentials_go_to_no_service_without_tls(registry: Registry, service: T
         registry.ask(place, "manifests/x")
 
 
-@pytest.mark.parametrize("answer", [b"{", b"[]", b"{}", b'{"token": ""}', b'{"token": "a\\r\\nX: y"}', b'{"token": 1}'])
+@pytest.mark.parametrize("realm", ["https://[x", "https://[x]y/", "https://host:99999/token", "https://host:x/"])
+def test_a_token_service_whose_address_cannot_be_read_is_refused(
+    registry: Registry, service: TokenRegistry, place: Source, realm: str
+) -> None:
+    service.realm = realm
+    with pytest.raises(RefusedResponse, match="not a URL"):
+        registry.ask(place, "manifests/x")
+
+
+def test_an_upload_that_goes_on_at_no_url_is_refused(registry: Registry, place: Source) -> None:
+    with pytest.raises(RefusedResponse, match="not a URL"):
+        registry.ask(place, "https://[x", method="PUT")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"token": ""}',
+        b'{"token": "a\\r\\nX: y"}',
+        b'{"token": 1}',
+        b'{"token": "t", "expires_in": 1' + b"0" * 400 + b"}",
+        b'{"token": "t", "expires_in": NaN}',
+    ],
+)
 def test_an_answer_that_is_no_token_is_refused(
     registry: Registry, service: TokenRegistry, place: Source, answer: bytes
 ) -> None:

@@ -27,10 +27,12 @@ from weightstore.cluster.mirror.place import Chunks, Outgoing, Place
 from weightstore.cluster.mirror.places import open_place
 from weightstore.cluster.mirror.plan import PushPlan
 from weightstore.cluster.mirror.push import Pushed, chosen, push
+from weightstore.cluster.renewal import renewed_index
 from weightstore.config import Config
 from weightstore.digest import Digest
 from weightstore.errors import StoreError
 from weightstore.source import Source
+from weightstore.store.layout import Layout
 from weightstore.transfer.progress import Silent
 
 ROUNDS = 12
@@ -139,6 +141,32 @@ def _at_once(ada: Pusher, bob: Pusher, destination: str) -> None:
 
 def test_two_processes_push_to_one_directory(ada: Pusher, bob: Pusher, tmp_path: Path) -> None:
     _at_once(ada, bob, str(tmp_path / "mirror"))
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_an_index_written_anew_keeps_what_is_pushed_meanwhile(
+    ada: Pusher, bob: Pusher, tmp_path: Path, *, locks: bool
+) -> None:
+    (tmp_path / "local.pth").write_bytes(b"a file without a source that could be published")
+    local = str(tmp_path / "local.pth")
+    bob.client.prefetch([local])
+    blobs = chosen(bob.client, bob.client.gather([local], lockfile=None))
+    root = tmp_path / "mirror"
+    place = Directory(root, ada.client.receipts, locks=locks)
+    ada.bring(ada.get("/a.pth"), place)
+    pushing = threading.Thread(target=bob.bring, args=(blobs, Directory(root, bob.client.receipts, locks=locks)))
+
+    def renewed(layout: Layout) -> ModelIndex:
+        made = renewed_index(layout, (), note=pytest.fail)
+        if pushing.ident is None:
+            pushing.start()
+            pushing.join(0.2 if locks else 10)  # with locks it waits for this one
+        return made
+
+    place.renew_index(renewed)
+    pushing.join(10)
+    assert [entry.title for entry in index_at(place).entries if not entry.sources] == ["local.pth"]
+    assert len(index_at(place).entries) == 2
 
 
 @pytest.mark.needs("docker-registry")

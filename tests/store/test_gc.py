@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import time
 from datetime import UTC, datetime
@@ -192,6 +193,40 @@ def test_collecting_beside_a_running_download_takes_nothing_of_it(layout: Layout
         collect(layout, receipts)
         assert part.path.exists()
         part.discard()
+
+
+def named(kind: str, digest: Digest, **annotations: str) -> dict[str, object]:
+    return {"mediaType": f"application/vnd.oci.image.{kind}.v1+json", "digest": str(digest), "annotations": annotations}
+
+
+@pytest.mark.parametrize("max_size", [None, 0])
+def test_weights_that_only_the_index_names_stay(
+    put: Put, layout: Layout, receipts: Receipts, max_size: int | None
+) -> None:
+    manifest = {"config": {"digest": str(digest_of(b"{}"))}, "layers": [{"digest": str(digest_of(b"layer"))}]}
+    whole = json.dumps(manifest).encode()
+    inner = json.dumps({"manifests": [named("manifest", digest_of(whole)), {"digest": "no digest"}]}).encode()
+    outer = json.dumps({"manifests": [named("index", digest_of(inner))]}).encode()
+    ours = named("manifest", digest_of(b"is not here"), **{"dev.weightstore.digest": str(digest_of(b"ours"))})
+    index = {"manifests": [ours, named("index", digest_of(outer)), named("unknown", digest_of(b"strange"))]}
+    kept = {b"{}", b"layer", whole, inner, outer, b"ours", b"strange"}
+    for data in (*kept, b"unnamed"):
+        put(data)
+    (layout.root / "index.json").write_text(json.dumps(index))
+    collect(layout, receipts, max_size=max_size)
+    assert set(list_blobs(layout)) == {digest_of(data) for data in kept}
+
+
+def test_beyond_the_size_limit_goes_what_the_index_names_and_a_source_has(
+    put: Put, layout: Layout, receipts: Receipts
+) -> None:
+    put(b"fetchable")
+    refer(layout, b"fetchable")
+    ours = named("manifest", digest_of(b"is not here"), **{"dev.weightstore.digest": str(digest_of(b"fetchable"))})
+    (layout.root / "index.json").write_text(json.dumps({"manifests": [ours]}))
+    assert collect(layout, receipts) == []
+    collect(layout, receipts, max_size=0)
+    assert not list_blobs(layout)
 
 
 def test_refs_are_found_by_digest(layout: Layout, put: Put) -> None:

@@ -290,6 +290,13 @@ def test_a_hub_that_names_two_commits_on_the_way_is_refused(server: HostileServe
         make_client(hub_endpoint=Source(server.url(""))).path("hf://org/model/x")
 
 
+def test_a_hub_whose_api_redirects_to_no_url_is_refused(server: HostileServer, make_client: MakeClient) -> None:
+    server.serve("/api/models/org/model", b"", does.redirect("https://[x"))
+    client = make_client(hub_endpoint=Source(server.url("")))
+    with pytest.raises(RefusedResponse, match="not a URL"):
+        client.obtainer.transports().hub(Source(MAIN)).api("api/models/org/model", limit=1000)
+
+
 # -- the token --------------------------------------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ weightstore gc --max-size 50GB --keep weights.lock
 @shared_options("home", "json", "quiet")
 @click.pass_obj
 def command(settings: Settings, *, dry_run: bool, grace: float, max_size: int | None, keep: tuple[Path, ...]) -> None:
-    """Remove stray parts, what lay long in quarantine, and blobs that no recorded source or lockfile names.
+    """Remove stray parts, what lay long in quarantine, and blobs that no recorded source, lockfile or index names.
 
     Removes exactly what --dry-run prints. Safe beside running downloads: what they write is left alone.
     """

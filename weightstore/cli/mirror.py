@@ -99,7 +99,7 @@ def index(settings: Settings) -> None:
     copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes. What others
     pushed stays as long as the store has it, also under names that no catalog here knows.
     """
-    from weightstore.cluster.index import write_index
+    from weightstore.cluster.mirror.directory import Directory
     from weightstore.cluster.page import page_of, write_page
     from weightstore.cluster.renewal import renewed_index
     from weightstore.store.image import INDEX_NAME
@@ -108,8 +108,9 @@ def index(settings: Settings) -> None:
     client = settings.client()
     require_layout(client.config.home)  # a typo is not to become an empty mirror
     layout = client.obtainer.writable()
-    made = renewed_index(layout, client.catalogs.all(), note=settings.note)
-    write_index(layout, made, receipts=client.receipts)
+    catalogs = client.catalogs.all()
+    place = Directory(layout.root, client.receipts, locks=client.config.locks)
+    made = place.renew_index(lambda there: renewed_index(there, catalogs, note=settings.note))
     write_page(layout, page_of(client, only_here=True))
     path = layout.root / INDEX_NAME
     if settings.json:
@@ -130,6 +131,9 @@ weightstore mirror push oci://registry.example.org/group/weights --locked weight
 @click.option(
     "--mount-from", default="", metavar="REPOSITORY", help="Of oci://: take blobs from there that it has already."
 )
+@click.option(
+    "--check", is_flag=True, help="Of oci://: ask for each file whether it is there, whatever the mirror's index says."
+)
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="So many files side by side.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would travel, and push nothing.")
 @shared_options("home", "json", "quiet")
@@ -142,6 +146,7 @@ def push(
     locked: Path | None,
     everything: bool,
     mount_from: str,
+    check: bool,
     jobs: int | None,
     dry_run: bool,
 ) -> None:
@@ -162,7 +167,8 @@ def push(
     place = open_place(destination, client=client, writable=True, mount_from=mount_from)
     blobs = pushing.held(client) if everything else pushing.chosen(client, _gather(client, names, locked))
     known = place.read_index()
-    there = place.present({blob.digest: blob.size for blob in blobs}, known)
+    # A registry's index may name what has been removed there since. It spares a request for each file, and no more.
+    there = place.present({blob.digest: blob.size for blob in blobs}, None if check else known)
     plan = plan_push(blobs, _good_at(place, there, settings=settings))
     pushing.check_room(plan, place)
     if dry_run:

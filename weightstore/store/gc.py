@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from weightstore.errors import InvalidRecord, StoreError
 from weightstore.store.blobs import list_blobs
 from weightstore.store.derived import list_derived
-from weightstore.store.image import image_documents
+from weightstore.store.image import NamedByIndex, named_by_index
 from weightstore.store.owner import is_alive, is_gone
 from weightstore.store.parts import file_time, list_parts, owner_of
 from weightstore.store.receipts import Receipts, identity_of
@@ -60,9 +60,10 @@ class File:
 class Inventory:
     """What a store holds at one moment, by its own file system's clock.
 
-    ``derived_from`` tells of which blob another one is a conversion: what names the one keeps both. ``documents`` are
-    the manifests and configs that index.json names: never removed while it does. ``only_here`` are adopted blobs of
-    which no source is known but the file that they were: that may be a link to the blob by now.
+    ``referenced`` is what refs and index.json name as content. ``derived_from`` tells of which blob another
+    one is a conversion: what names the one keeps both. ``documents`` are the manifests and configs that index.json
+    names: never removed while it does. ``only_here`` are blobs of which no source is known: adopted ones whose file may
+    be a link to the blob by now, and what only index.json names.
     """
 
     now: float
@@ -96,14 +97,15 @@ def take_inventory(layout: Layout, receipts: Receipts) -> Inventory:
     fetchable = {ref.digest for ref in good if ref.via != "adopted" or ref.source.scheme != "file"}
     # A ref that we cannot read, of a newer version perhaps, may name any blob.
     readable = len(good) == len(refs)
-    documents: frozenset[Digest] = frozenset()
+    index = NamedByIndex()
     try:
-        documents = image_documents(layout)
+        index = named_by_index(layout)
     except InvalidRecord:
         readable = False  # and so may an index
     derived_from = {one.digest: one.source for one in list_derived(layout)}
+    named |= index.content  # what other tools copied here, or came from a file, has no ref
     return Inventory(
-        now, tuple(files), frozenset(named), readable, derived_from, documents, frozenset(named - fetchable)
+        now, tuple(files), frozenset(named), readable, derived_from, index.documents, frozenset(named - fetchable)
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from weightstore.digest import Digest
@@ -19,7 +21,9 @@ INDEX_NAME = "index.json"
 INDEX_LIMIT = 64 << 20
 DOCUMENT_LIMIT = 4 << 20  # what registries take for a manifest
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-_DOCUMENTS = frozenset({_MANIFEST, "application/vnd.oci.image.index.v1+json"})
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_DOCUMENTS = frozenset({_MANIFEST, _INDEX})
+_WEIGHTS_OF = "dev.weightstore.digest"  # the annotation of our own entries
 
 
 def is_image_layout(root: Path) -> bool:
@@ -45,36 +49,85 @@ def read_index_file(layout: Layout) -> bytes | None:
     return data
 
 
+@dataclass(frozen=True, slots=True)
+class NamedByIndex:
+    """The digests that index.json names: ``documents`` are manifests, configs and indexes, ``content`` all else."""
+
+    documents: frozenset[Digest] = frozenset()
+    content: frozenset[Digest] = frozenset()
+
+
 def image_documents(layout: Layout) -> frozenset[Digest]:
     """Return the digests of all manifests, and of their configs, that index.json names; none where there is none.
 
     Raises:
         InvalidRecord: index.json cannot be read as one.
     """
+    return named_by_index(layout).documents
+
+
+def named_by_index(layout: Layout) -> NamedByIndex:
+    """Return what index.json names, by itself and by the manifests and indexes that it names; nothing where it is not.
+
+    Each document is read once, so that indexes that name each other come to an end.
+
+    Raises:
+        InvalidRecord: index.json cannot be read as one.
+    """
     data = read_index_file(layout)
     if data is None:
-        return frozenset()
+        return NamedByIndex()
     place = str(layout.root / INDEX_NAME)
-    found: set[Digest] = set()
-    for descriptor in _descriptors(_object(data, place).get("manifests"), place):
-        if descriptor.get("mediaType") != _MANIFEST:
-            continue
-        manifest = _digest(descriptor, place)
-        found.add(manifest)
-        config = _config_of(layout, manifest)
-        if config is not None:
-            found.add(config)
-    return frozenset(found)
+    documents: set[Digest] = set()
+    content: set[Digest] = set()
+    left = _descriptors(_object(data, place), "manifests", place)
+    while left:
+        descriptor = left.pop()
+        digest, kind = _digest(descriptor, place), descriptor.get("mediaType")
+        annotations = descriptor.get("annotations")
+        if isinstance(annotations, dict) and _WEIGHTS_OF in annotations:
+            content.add(_digest({"digest": annotations[_WEIGHTS_OF]}, place))
+        if kind not in _DOCUMENTS:
+            content.add(digest)
+        elif digest not in documents:
+            documents.add(digest)
+            named = _document_of(layout, digest)
+            with contextlib.suppress(InvalidRecord):
+                if kind == _INDEX:
+                    inner = _descriptors(named, "manifests", place)
+                    left += [one for one in inner if _is_named(one)]
+                else:
+                    documents |= _digests_in([named.get("config")])
+                    content |= _digests_in(_descriptors(named, "layers", place))
+    return NamedByIndex(frozenset(documents), frozenset(content - documents))
+
+
+def _digests_in(descriptors: Iterable[object]) -> set[Digest]:
+    """Return the digests of descriptors; of one that is none, nothing."""
+    return {_digest(one, "") for one in descriptors if _is_named(one)}
+
+
+def _is_named(descriptor: object) -> bool:
+    try:
+        _digest(descriptor, "")
+    except InvalidRecord:
+        return False
+    return True
+
+
+def _document_of(layout: Layout, digest: Digest) -> dict[str, Any]:
+    """Return a manifest or an index; an empty one where it is not here, or is none."""
+    path = layout.blob(digest)
+    try:
+        data = read_limited(path, DOCUMENT_LIMIT)
+        return _object(data, str(path)) if len(data) <= DOCUMENT_LIMIT else {}
+    except (OSError, InvalidRecord):
+        return {}
 
 
 def _config_of(layout: Layout, manifest: Digest) -> Digest | None:
     """Return the digest of a manifest's config; None where the manifest is not here, or is none."""
-    path = layout.blob(manifest)
-    try:
-        data = read_limited(path, DOCUMENT_LIMIT)
-        return _digest(_object(data, str(path)).get("config"), str(path)) if len(data) <= DOCUMENT_LIMIT else None
-    except (OSError, InvalidRecord):
-        return None
+    return next(iter(_digests_in([_document_of(layout, manifest).get("config")])), None)
 
 
 def _object(data: bytes, place: str) -> dict[str, Any]:
@@ -87,9 +140,10 @@ def _object(data: bytes, place: str) -> dict[str, Any]:
     return document
 
 
-def _descriptors(value: object, place: str) -> list[dict[str, Any]]:
+def _descriptors(document: Mapping[str, Any], key: str, place: str) -> list[dict[str, Any]]:
+    value = document.get(key)
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-        raise InvalidRecord(place=place, reason="'manifests' is not a list of objects")
+        raise InvalidRecord(place=place, reason=f"{key!r} is not a list of objects")
     return value
 
 

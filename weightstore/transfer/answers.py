@@ -6,6 +6,7 @@ import email.utils
 import re
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
 
 from weightstore.errors import AccessDenied, RefusedResponse, SourceNotFound, SourceUnavailable
 from weightstore.records import MAX_SIZE, Validator
@@ -23,6 +24,21 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
 _LONGEST_VALIDATOR = 1024
 _STRONG_DATE_S = 60
+
+
+def url_in(text: str, *, source: Source, base: str = "") -> str:
+    """Return the URL that a server's text is, seen from ``base``: one whose parts can be read.
+
+    Raises:
+        RefusedResponse: it is none, as with a bracket that is never closed.
+    """
+    try:
+        url = urljoin(base, text)
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.port
+    except ValueError:  # and not shown: it may quote whatever was sent
+        raise RefusedResponse(source=source.display, reason="leads to something that is not a URL") from None
+    return url
 
 
 def read_answer(

@@ -17,12 +17,13 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from weightstore.errors import AccessDenied, InvalidConfig, RefusedResponse, SourceNotFound, SourceUnavailable
 from weightstore.hub import HubFile, is_commit
 from weightstore.records import MAX_SIZE, Validator, is_etag
 from weightstore.source import Source
+from weightstore.transfer.answers import url_in
 from weightstore.transfer.transport import Answer, Body, Declared
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class HubTransport:
         for _ in range(_MOST_REDIRECTS):
             if not 300 <= reply.status < 400 or not reply.field("Location"):
                 break
-            url = urljoin(url, reply.field("Location"))  # of a repository that has another name now
+            url = url_in(reply.field("Location"), source=place, base=url)  # of a repository that has another name now
             if _host(url) != _host(self._endpoint):
                 raise RefusedResponse(source=place.display, reason="redirects to another host")
             reply = self._http.ask(place, url, authorization=self._authorization, limit=limit)

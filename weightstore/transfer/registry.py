@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import re
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlencode, urljoin, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from weightstore.errors import AccessDenied, InvalidSource, RefusedResponse, SourceNotFound, SourceUnavailable
+from weightstore.transfer.answers import url_in
 from weightstore.transfer.attached import (
     ATTACHED_TAG,
     MANIFEST_LIMIT,
@@ -107,7 +109,7 @@ class Registry:
             SourceUnavailable, RefusedResponse: there is no answer that can be used.
         """
         repository, _ = Repository.of(source)
-        url = urljoin(f"{repository.base}{repository.name}/", path)
+        url = url_in(path, source=source, base=f"{repository.base}{repository.name}/")
         same = urlsplit(url)[:2] == urlsplit(repository.base)[:2]
         if not same and (method != "PUT" or urlsplit(url).scheme != "https"):
             raise RefusedResponse(source=source.display, reason="sends an upload to another host without TLS")
@@ -194,7 +196,7 @@ class Registry:
         scopes: list[str],
         login: Login | None,
     ) -> tuple[str, float]:
-        realm = wanted.get("realm", "")
+        realm = url_in(wanted.get("realm", ""), source=source)
         parts = urlsplit(realm)
         is_local = parts.scheme == "http" and _is_here(parts.hostname or "") and repository.base.startswith("http://")
         if parts.scheme != "https" and not is_local:
@@ -209,8 +211,10 @@ class Registry:
             answer = json.loads(reply.body)
             token = answer.get("token") or answer["access_token"]
             lasts_s = float(answer.get("expires_in", _TOKEN_S))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
             token, lasts_s = "", 0.0
+        if not math.isfinite(lasts_s):
+            token = ""
         if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
             raise RefusedResponse(source=source.display, reason="its token service's answer is no token")
         return token, lasts_s
@@ -285,6 +289,9 @@ class RegistryTransport:
 
         try:
             return opened()
+        except SourceNotFound as error:
+            reason = f"{error.reason}. If the index names it, this brings it again: weightstore mirror push … --check"
+            raise SourceNotFound(source=source.display, reason=reason) from None
         except AccessDenied as error:
             if not error.reason.startswith("HTTP 401"):
                 raise

@@ -167,6 +167,19 @@ class Directory:
                     write_index(layout, new, receipts=self._receipts)
         raise too_many_races(self.display)
 
+    def renew_index(self, renewed: Callable[[Layout], ModelIndex]) -> ModelIndex:
+        """Write the index anew and return it; what a push adds to it meanwhile is waited for, or looked at again."""
+        layout = self._layout()
+        with self._alone(layout):
+            for _ in range(RACES):
+                before = read_index_file(layout)
+                new = renewed(layout)
+                if read_index_file(layout) == before:
+                    write_index(layout, new, receipts=self._receipts)
+                    if read_index_file(layout) == new.encode():
+                        return new
+        raise too_many_races(self.display)
+
     @contextlib.contextmanager
     def _alone(self, layout: Layout) -> Iterator[None]:
         """Keep other pushes from the index for a moment. Without locks they are, at worst, found by what they left."""

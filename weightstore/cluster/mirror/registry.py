@@ -7,7 +7,6 @@ import json
 import re
 import time
 from typing import TYPE_CHECKING, TypedDict, Unpack
-from urllib.parse import urljoin
 
 from weightstore.cluster.index import INDEX_TAG, INDEX_TYPE, MANIFEST_TYPE, TAG, ModelIndex, tags_of
 from weightstore.cluster.manifest import parse_manifest
@@ -22,6 +21,7 @@ from weightstore.errors import (
 )
 from weightstore.records import Fields
 from weightstore.store.image import DOCUMENT_LIMIT
+from weightstore.transfer.answers import url_in
 from weightstore.transfer.attached import ATTACHED_TAG, make_attached
 from weightstore.transfer.registry import Repository, expect, said
 
@@ -155,7 +155,7 @@ class InRegistry:
             following = _NEXT.search(reply.field("Link"))
             if following is None:
                 return found
-            page = urljoin(reply.url, following[1])
+            page = url_in(following[1], source=self.source, base=reply.url)
         return found
 
     def _artifact(self, tag: str) -> IndexEntry | None:
