@@ -16,7 +16,8 @@ from tests.servers import behaviours as does
 from tests.servers.hostile import HostileServer
 from tests.signing.test_sshsig import KEY, KEY_TEXT, private_file
 from weightstore.client import Client
-from weightstore.cluster.index import build_index, write_index
+from weightstore.cluster.index import build_index, make_entry, model_index, write_index
+from weightstore.cluster.renewal import index_there, renewed_index
 from weightstore.cluster.sign import sign_mirror, signing_with
 from weightstore.config import Config
 from weightstore.digest import Digest, Pin
@@ -277,6 +278,42 @@ def test_a_store_without_an_index_is_told_what_to_do(kept, tmp_path):
     (kept / "index.json").unlink()
     with pytest.raises(InvalidInput, match="mirror index"):
         signed_by_the_keeper(kept, tmp_path)
+
+
+def test_what_the_signers_own_store_does_not_believe_is_not_signed_for(kept, tmp_path):
+    layout = open_layout(kept)
+    key = OTHER.public_key().public_bytes_raw().hex()
+    by_another, by_a_mirror = Source("https://gone.invalid/a.pth"), Source("https://gone.invalid/m.pth")
+    write_ref(layout, Ref(by_another, DIGEST, len(DATA), NOW, "signed", key=key))
+    write_ref(layout, Ref(by_a_mirror, DIGEST, len(DATA), NOW, "mirror"))
+    write_ref(layout, Ref(Source(f"https://gone.invalid/m-{DIGEST.hex[:8]}.pth"), DIGEST, len(DATA), NOW, "mirror"))
+    (tmp_path / "signers").write_text(f"ada@example.org ssh-ed25519 {KEY_TEXT}\n")
+    client = Client(Config(home=kept, state=tmp_path / "keepers-state", allowed_signers=tmp_path / "signers"))
+    now = datetime.now(UTC)
+    make_signature = signing_with(private_file(tmp_path, KEY))
+
+    def signed():
+        return sign_mirror(
+            kept,
+            make_signature=make_signature,
+            now=now,
+            expires=now + timedelta(days=1),
+            receipts=client.receipts,
+            counts=client.obtainer.counts,
+        )
+
+    (entry,) = index_there(layout).entries
+    made, documents = make_entry(entry.digest, entry.size, sources=[*entry.sources, by_another, by_a_mirror])
+    write_index(layout, model_index([made], documents=documents), receipts=client.receipts)
+    first = signed()  # of an index that somebody else wrote
+    left_out = dict(first.left_out)
+    assert "your allowed_signers does not allow" in left_out[by_another]
+    assert "no word of the source" in left_out[by_a_mirror]
+    assert not {by_another, by_a_mirror} & set(first.index.by_source)
+    write_index(layout, build_index(layout, [], counts=client.obtainer.counts), receipts=client.receipts)
+    assert set(first.index.by_source) < set(signed().index.by_source)  # the pin in its name vouches for the other one
+    renewed = renewed_index(layout, [], note=pytest.fail, counts=client.obtainer.counts)
+    assert not {by_another, by_a_mirror} & set(renewed.by_source)
 
 
 # -- using it -------------------------------------------------------------------------------------------------------

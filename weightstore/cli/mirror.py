@@ -108,7 +108,7 @@ def index(settings: Settings) -> None:
     client = settings.client()
     require_layout(client.config.home)  # a typo is not to become an empty mirror
     layout = client.obtainer.writable()
-    made = renewed_index(layout, client.catalogs.all(), note=settings.note)
+    made = renewed_index(layout, client.catalogs.all(), note=settings.note, counts=client.obtainer.counts)
     write_index(layout, made, receipts=client.receipts)
     write_page(layout, page_of(client, only_here=True))
     path = layout.root / INDEX_NAME
