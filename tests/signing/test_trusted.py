@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.servers import behaviours as does
 from tests.servers.hostile import HostileServer
@@ -435,6 +436,57 @@ def test_what_the_origin_serves_is_a_better_word_than_what_was_signed(kept, tmp_
     write_ref(layout, replace(signed, via="origin", key=""))
     write_ref(layout, replace(signed, digest=Digest("0" * 64)))
     assert (read_ref(layout, SOURCE).via, read_ref(layout, SOURCE).digest) == ("origin", DIGEST)
+
+
+def test_a_key_that_follows_another_keeps_what_was_fetched_where_it_can_be_found(kept, tmp_path, user):
+    wanted = Wanted("w", SOURCE, Pin())
+    signed_by_the_keeper(kept, tmp_path)
+    path = user().path(wanted)
+    (tmp_path / "signers").write_text(parsed_line(OTHER))
+    signed_by_the_keeper(kept, tmp_path, key=OTHER)
+    assert user().path(wanted) == path
+    expire(tmp_path / "users-state")
+    assert user(mirrors=(), offline=True).path(wanted, fetch=False) == path
+    ref = read_ref(open_layout(tmp_path / "users"), SOURCE)
+    assert (ref.via, ref.key) == ("signed", OTHER.public_key().public_bytes_raw().hex())
+
+
+def parsed_line(key):
+    text = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return f"bob@example.org {text}\n"
+
+
+def sign_that(kept, tmp_path, *entries, version, key=KEY):
+    """Sign other entries than the mirror's index has, as its next word."""
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    document = SignedIndex(version, expires, entries).encode()
+    make_signature = signing_with(private_file(tmp_path, key))
+    put(kept, (document, make_signature(document)))
+
+
+def test_a_newer_word_of_the_same_key_counts_and_not_what_is_remembered(kept, tmp_path, user):
+    bad = Digest("e" * 64)
+    wanted = Wanted("w", SOURCE, Pin())
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, bad, len(DATA), ""), version=1)
+    assert user().obtainer.believed(wanted, asking=True, remembering=True).digest == bad
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=2)
+    assert user().path(wanted).read_bytes() == DATA
+    assert user(mirrors=(), offline=True).obtainer.believed(wanted).digest == DIGEST
+
+
+def test_what_the_same_key_says_no_more_is_remembered_no_more(kept, tmp_path, user):
+    wanted = Wanted("w", SOURCE, Pin())
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=1)
+    assert user().obtainer.believed(wanted, asking=True, remembering=True).digest == DIGEST
+    gone = tmp_path / "gone"
+    kept.rename(gone)  # a mirror that cannot be read says nothing against it
+    assert user().obtainer.believed(wanted, asking=True, remembering=True).digest == DIGEST
+    gone.rename(kept)
+    sign_that(kept, tmp_path, SignedEntry(PREFIXED, DIGEST, len(DATA), ""), version=2)
+    assert user().obtainer.believed(wanted, asking=True).digest is None
+    assert user().obtainer.believed(wanted).digest == DIGEST  # nothing was to be remembered
+    assert user().obtainer.believed(wanted, asking=True, remembering=True).digest is None
+    assert user().obtainer.believed(wanted).digest is None
 
 
 def test_what_is_remembered_of_a_signer_who_is_trusted_no_more_is_not_believed(kept, tmp_path, user, notes):

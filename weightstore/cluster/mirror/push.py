@@ -126,7 +126,7 @@ def push(
     if isinstance(place, Directory):
         catalogs = tuple(client.catalogs.all())
         for blob in there:
-            place.record(replace(blob, refs=_words(blob.refs, catalogs, client)))
+            place.record(replace(blob, refs=_words(blob.refs, catalogs, client)), counts=client.obtainer.counts)
     if there:
         publish_index(there, place, client=client)
         if isinstance(place, Directory):
