@@ -18,6 +18,8 @@ from tests.servers.hostile import HostileServer
 from tests.signing.test_sshsig import KEY, KEY_TEXT, private_file
 from weightstore.client import Client
 from weightstore.cluster.index import build_index, make_entry, model_index, write_index
+from weightstore.cluster.mirror.directory import Directory
+from weightstore.cluster.mirror.signature import carry
 from weightstore.cluster.renewal import index_there, renewed_index
 from weightstore.cluster.sign import sign_mirror, signing_with
 from weightstore.config import Config
@@ -580,6 +582,29 @@ def test_an_origin_that_serves_something_else_than_was_signed_is_refused(kept, t
         (kept / "blobs/sha256" / DIGEST.hex).unlink()
         with pytest.raises(DigestMismatch):
             user().path(url)
+
+
+def test_what_a_mirror_gives_first_and_then_no_more_is_not_kept_for_what_is_believed(kept, tmp_path, user):
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=2, key=OTHER)
+    by_a_stranger = {name: (kept / name).read_bytes() for name in (SIGNED_INDEX, SIGNATURE)}
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=1)
+    with HostileServer() as server:
+        for name, other in by_a_stranger.items():
+            server.serve(
+                f"/{name}", (kept / name).read_bytes(), does.status(does.Reply(status=200, body=other), times=1)
+            )
+        client = user(mirrors=())
+        home = Directory(tmp_path / "users", client.receipts)
+        index = build_index(open_layout(kept), [])
+
+        def carried():
+            origin = Source(server.url("/"))
+            return carry(origin, home, index, client=client, now=datetime.now(UTC), has_to_be_believed=True)
+
+        assert "nobody in allowed_signers has the key" in carried().decision.reason
+        assert not (tmp_path / "users" / SIGNED_INDEX).exists()
+        assert carried().decision.status == "carried"
+        assert (tmp_path / "users" / SIGNED_INDEX).read_bytes() == (kept / SIGNED_INDEX).read_bytes()
 
 
 def test_over_http_the_index_is_read_once_for_many(kept, tmp_path, user):
