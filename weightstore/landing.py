@@ -67,8 +67,9 @@ class Landing:
         held: contextlib.ExitStack,
         meter: Meter,
         claim: Claim | None = None,
+        counts: Callable[[Ref], bool] = lambda _: True,
     ) -> None:
-        """``claim`` is what was signed of it, where its digest is known by that."""
+        """``claim`` is what was signed of it, where its digest is known by that; ``counts`` tells whom they believe."""
         self.wanted = wanted
         self.size = done.size
         self._candidate = candidate
@@ -77,6 +78,7 @@ class Landing:
         self._held = held
         self._meter = meter
         self._claim = claim
+        self._counts = counts
         self._is_settled = False
         self._problem: WeightStoreError | None = None
 
@@ -137,9 +139,9 @@ class Landing:
 
     def _write(self, layout: Layout, ref: Ref) -> None:
         try:
-            write_ref(layout, ref)
+            write_ref(layout, ref, counts=self._counts)
             if (pinned := ref.pinned_source) is not None and pinned != ref.source:
-                write_ref(layout, replace(ref, source=pinned))  # so that both are found offline
+                write_ref(layout, replace(ref, source=pinned), counts=self._counts)  # so that both are found offline
         except StoreError as error:
             # The blob is there and right; without a ref it is found by its pin, or fetched again.
             self._meter.note(f"the digest of {ref.source} could not be recorded: {error}")

@@ -109,16 +109,14 @@ class Obtainer:
         """Return which digest some weights have by what this user believes, and by whose word; looks for no blob.
 
         The one place where that is decided: for what is stored, fetched and pulled. In this order: the pin, what a
-        layer recorded, what was signed and is remembered, and, when ``asking``, what the mirrors' signed indexes say
-        now, which is remembered when ``remembering``.
+        layer recorded, what the mirrors' signed indexes say now when ``asking``, which is remembered when
+        ``remembering``, and what was signed and is remembered.
         """
         digest, ref = self._known_digest(wanted, self.layers(), note or self._note)
         if digest is not None:
             return Located(digest, "pin" if ref is None else "ref", None, ref)
         if (vouchers := self.vouchers()) is not None:
-            word = vouchers.remembered(wanted)
-            if word is None and asking:
-                word = vouchers.ask(wanted, remembering=remembering)
+            word = vouchers.ask(wanted, remembering=remembering) if asking else vouchers.remembered(wanted)
             if word is not None and word.claim is not None:
                 return Located(word.claim.entry.digest, "signature", None, word=word)
         return Located(None, "nothing", None)
@@ -282,7 +280,7 @@ class Obtainer:
             )
             start_write_back(done.part.fd, 0, 0)
             # The lock goes with it: until the blob has its name, others wait for this flight.
-            return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter, located.claim)
+            return Landing(wanted, candidate, done, self.receipts, held.pop_all(), meter, located.claim, self.counts)
 
     def _record_signed(self, located: Located, meter: Meter) -> None:
         """Record what was signed of a blob that is here, so that it is found when the index has expired."""
@@ -292,7 +290,7 @@ class Obtainer:
         from weightstore.store.refs import write_ref  # start-up: not for a hit
 
         try:
-            write_ref(layout, located.claim.ref(datetime.now(UTC)))
+            write_ref(layout, located.claim.ref(datetime.now(UTC)), counts=self.counts)
         except StoreError as error:
             meter.note(f"the digest of {located.claim.entry.source} could not be recorded: {error}")
 

@@ -11,12 +11,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.servers import behaviours as does
 from tests.servers.hostile import HostileServer
 from tests.signing.test_sshsig import KEY, KEY_TEXT, private_file
 from weightstore.client import Client
-from weightstore.cluster.index import build_index, write_index
+from weightstore.cluster.index import build_index, make_entry, model_index, write_index
+from weightstore.cluster.mirror.directory import Directory
+from weightstore.cluster.mirror.signature import carry
+from weightstore.cluster.renewal import index_there, renewed_index
 from weightstore.cluster.sign import sign_mirror, signing_with
 from weightstore.config import Config
 from weightstore.digest import Digest, Pin
@@ -279,6 +283,42 @@ def test_a_store_without_an_index_is_told_what_to_do(kept, tmp_path):
         signed_by_the_keeper(kept, tmp_path)
 
 
+def test_what_the_signers_own_store_does_not_believe_is_not_signed_for(kept, tmp_path):
+    layout = open_layout(kept)
+    key = OTHER.public_key().public_bytes_raw().hex()
+    by_another, by_a_mirror = Source("https://gone.invalid/a.pth"), Source("https://gone.invalid/m.pth")
+    write_ref(layout, Ref(by_another, DIGEST, len(DATA), NOW, "signed", key=key))
+    write_ref(layout, Ref(by_a_mirror, DIGEST, len(DATA), NOW, "mirror"))
+    write_ref(layout, Ref(Source(f"https://gone.invalid/m-{DIGEST.hex[:8]}.pth"), DIGEST, len(DATA), NOW, "mirror"))
+    (tmp_path / "signers").write_text(f"ada@example.org ssh-ed25519 {KEY_TEXT}\n")
+    client = Client(Config(home=kept, state=tmp_path / "keepers-state", allowed_signers=tmp_path / "signers"))
+    now = datetime.now(UTC)
+    make_signature = signing_with(private_file(tmp_path, KEY))
+
+    def signed():
+        return sign_mirror(
+            kept,
+            make_signature=make_signature,
+            now=now,
+            expires=now + timedelta(days=1),
+            receipts=client.receipts,
+            counts=client.obtainer.counts,
+        )
+
+    (entry,) = index_there(layout).entries
+    made, documents = make_entry(entry.digest, entry.size, sources=[*entry.sources, by_another, by_a_mirror])
+    write_index(layout, model_index([made], documents=documents), receipts=client.receipts)
+    first = signed()  # of an index that somebody else wrote
+    left_out = dict(first.left_out)
+    assert "your allowed_signers does not allow" in left_out[by_another]
+    assert "no word of the source" in left_out[by_a_mirror]
+    assert not {by_another, by_a_mirror} & set(first.index.by_source)
+    write_index(layout, build_index(layout, [], counts=client.obtainer.counts), receipts=client.receipts)
+    assert set(first.index.by_source) < set(signed().index.by_source)  # the pin in its name vouches for the other one
+    renewed = renewed_index(layout, [], note=pytest.fail, counts=client.obtainer.counts)
+    assert not {by_another, by_a_mirror} & set(renewed.by_source)
+
+
 # -- using it -------------------------------------------------------------------------------------------------------
 
 
@@ -400,6 +440,57 @@ def test_what_the_origin_serves_is_a_better_word_than_what_was_signed(kept, tmp_
     assert (read_ref(layout, SOURCE).via, read_ref(layout, SOURCE).digest) == ("origin", DIGEST)
 
 
+def test_a_key_that_follows_another_keeps_what_was_fetched_where_it_can_be_found(kept, tmp_path, user):
+    wanted = Wanted("w", SOURCE, Pin())
+    signed_by_the_keeper(kept, tmp_path)
+    path = user().path(wanted)
+    (tmp_path / "signers").write_text(parsed_line(OTHER))
+    signed_by_the_keeper(kept, tmp_path, key=OTHER)
+    assert user().path(wanted) == path
+    expire(tmp_path / "users-state")
+    assert user(mirrors=(), offline=True).path(wanted, fetch=False) == path
+    ref = read_ref(open_layout(tmp_path / "users"), SOURCE)
+    assert (ref.via, ref.key) == ("signed", OTHER.public_key().public_bytes_raw().hex())
+
+
+def parsed_line(key):
+    text = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return f"bob@example.org {text}\n"
+
+
+def sign_that(kept, tmp_path, *entries, version, key=KEY):
+    """Sign other entries than the mirror's index has, as its next word."""
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    document = SignedIndex(version, expires, entries).encode()
+    make_signature = signing_with(private_file(tmp_path, key))
+    put(kept, (document, make_signature(document)))
+
+
+def test_a_newer_word_of_the_same_key_counts_and_not_what_is_remembered(kept, tmp_path, user):
+    bad = Digest("e" * 64)
+    wanted = Wanted("w", SOURCE, Pin())
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, bad, len(DATA), ""), version=1)
+    assert user().obtainer.believed(wanted, asking=True, remembering=True).digest == bad
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=2)
+    assert user().path(wanted).read_bytes() == DATA
+    assert user(mirrors=(), offline=True).obtainer.believed(wanted).digest == DIGEST
+
+
+def test_what_the_same_key_says_no_more_is_remembered_no_more(kept, tmp_path, user):
+    wanted = Wanted("w", SOURCE, Pin())
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=1)
+    assert user().obtainer.believed(wanted, asking=True, remembering=True).digest == DIGEST
+    gone = tmp_path / "gone"
+    kept.rename(gone)  # a mirror that cannot be read says nothing against it
+    assert user().obtainer.believed(wanted, asking=True, remembering=True).digest == DIGEST
+    gone.rename(kept)
+    sign_that(kept, tmp_path, SignedEntry(PREFIXED, DIGEST, len(DATA), ""), version=2)
+    assert user().obtainer.believed(wanted, asking=True).digest is None
+    assert user().obtainer.believed(wanted).digest == DIGEST  # nothing was to be remembered
+    assert user().obtainer.believed(wanted, asking=True, remembering=True).digest is None
+    assert user().obtainer.believed(wanted).digest is None
+
+
 def test_what_is_remembered_of_a_signer_who_is_trusted_no_more_is_not_believed(kept, tmp_path, user, notes):
     signed_by_the_keeper(kept, tmp_path)
     wanted = Wanted("w", SOURCE, Pin())
@@ -491,6 +582,29 @@ def test_an_origin_that_serves_something_else_than_was_signed_is_refused(kept, t
         (kept / "blobs/sha256" / DIGEST.hex).unlink()
         with pytest.raises(DigestMismatch):
             user().path(url)
+
+
+def test_what_a_mirror_gives_first_and_then_no_more_is_not_kept_for_what_is_believed(kept, tmp_path, user):
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=2, key=OTHER)
+    by_a_stranger = {name: (kept / name).read_bytes() for name in (SIGNED_INDEX, SIGNATURE)}
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=1)
+    with HostileServer() as server:
+        for name, other in by_a_stranger.items():
+            server.serve(
+                f"/{name}", (kept / name).read_bytes(), does.status(does.Reply(status=200, body=other), times=1)
+            )
+        client = user(mirrors=())
+        home = Directory(tmp_path / "users", client.receipts)
+        index = build_index(open_layout(kept), [])
+
+        def carried():
+            origin = Source(server.url("/"))
+            return carry(origin, home, index, client=client, now=datetime.now(UTC), has_to_be_believed=True)
+
+        assert "nobody in allowed_signers has the key" in carried().decision.reason
+        assert not (tmp_path / "users" / SIGNED_INDEX).exists()
+        assert carried().decision.status == "carried"
+        assert (tmp_path / "users" / SIGNED_INDEX).read_bytes() == (kept / SIGNED_INDEX).read_bytes()
 
 
 def test_over_http_the_index_is_read_once_for_many(kept, tmp_path, user):

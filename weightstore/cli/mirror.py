@@ -108,9 +108,9 @@ def index(settings: Settings) -> None:
     client = settings.client()
     require_layout(client.config.home)  # a typo is not to become an empty mirror
     layout = client.obtainer.writable()
-    catalogs = client.catalogs.all()
+    catalogs, counts = client.catalogs.all(), client.obtainer.counts
     place = Directory(layout.root, client.receipts, locks=client.config.locks)
-    made = place.renew_index(lambda there: renewed_index(there, catalogs, note=settings.note))
+    made = place.renew_index(lambda there: renewed_index(there, catalogs, note=settings.note, counts=counts))
     write_page(layout, page_of(client, only_here=True))
     path = layout.root / INDEX_NAME
     if settings.json:

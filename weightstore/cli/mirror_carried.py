@@ -38,7 +38,7 @@ def carried_from(place: Place, *, client: Client) -> Carried:
     if layout is None:  # nothing came
         return nothing_carried()
     home = Directory(layout.root, client.receipts)
-    index = build_index(layout, client.catalogs.all())
+    index = build_index(layout, client.catalogs.all(), counts=client.obtainer.counts)
     try:
         return carry(place.source, home, index, client=client, now=datetime.now(UTC), has_to_be_believed=True)
     except StoreError as error:  # members of a group may add blobs to a store whose directory is not theirs to write

@@ -92,6 +92,8 @@ def command(ctx: click.Context, *, mirror: str, key: Path, expires: float, oms: 
             now=now,
             expires=now + timedelta(seconds=expires),
             receipts=client.receipts,
+            catalogs=client.catalogs.all(),
+            counts=client.obtainer.counts,
             on_bytes=advance,
         )
     _report(settings, signed)

@@ -18,6 +18,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from weightstore.cluster.words import all_count, why_no_word
 from weightstore.digest import Digest
 from weightstore.errors import BlobDamaged, InvalidSource
 from weightstore.records import MAX_SIZE, Fields
@@ -31,7 +32,7 @@ from weightstore.store.parts import Part
 from weightstore.store.publish import give_name, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from weightstore.catalog.entries import Catalog, Entry
     from weightstore.records import Ref
@@ -163,7 +164,13 @@ def model_index(entries: Iterable[IndexEntry], *, kept: Mapping[Digest, str] | N
     return ModelIndex(tuple(replace(entry, ref_name=tags[entry.digest]) for entry in ordered), **parts)
 
 
-def build_index(layout: Layout, catalogs: Iterable[Catalog], *, only: Iterable[Digest] | None = None) -> ModelIndex:
+def build_index(
+    layout: Layout,
+    catalogs: Iterable[Catalog],
+    *,
+    only: Iterable[Digest] | None = None,
+    counts: Callable[[Ref], bool] = all_count,
+) -> ModelIndex:
     """Return the index of a store: of every blob that a ref names, or of ``only`` some of them.
 
     A blob that nothing names is not in it: nobody could say what it is. Reads no blob.
@@ -171,13 +178,20 @@ def build_index(layout: Layout, catalogs: Iterable[Catalog], *, only: Iterable[D
     blobs = list_blobs(layout)
     wanted = None if only is None else set(only)
     sizes = {digest: found.st_size for digest, found in blobs.items() if wanted is None or digest in wanted}
-    return index_of(sizes, refs_by_digest(layout), catalogs)
+    return index_of(sizes, refs_by_digest(layout), catalogs, counts=counts)
 
 
 def index_of(
-    sizes: Mapping[Digest, int], refs: Mapping[Digest, Iterable[Ref]], catalogs: Iterable[Catalog]
+    sizes: Mapping[Digest, int],
+    refs: Mapping[Digest, Iterable[Ref]],
+    catalogs: Iterable[Catalog],
+    *,
+    counts: Callable[[Ref], bool] = all_count,
 ) -> ModelIndex:
-    """Return the index of some blobs, by what is recorded of them and what catalogs know of their sources."""
+    """Return the index of some blobs, by what is recorded of them and what catalogs know of their sources.
+
+    A blob of which only what is no word of the source is recorded is in it without a source, to be found by its digest.
+    """
     known = tuple(catalogs)
     entries: list[IndexEntry] = []
     documents: dict[Digest, bytes] = {}
@@ -185,12 +199,14 @@ def index_of(
         mine = list(refs.get(digest, ()))
         if not mine:
             continue
-        found = _entries_of(mine, known)
+        words = [ref for ref in mine if not why_no_word(ref, known, counts=counts)]
+        found = _entries_of(words, known)
         entry = found[0] if found else None
         made, texts = make_entry(
             digest,
             sizes[digest],
-            sources=[ref.source for ref in mine],
+            sources=[ref.source for ref in words],
+            title="" if words else _title(sorted((ref.source for ref in mine), key=str), digest),
             name=entry.qualified_name if entry is not None else "",
             aliases=[one.qualified_name for one in found[1:]],
             licence=(entry.licence or "") if entry is not None else "",

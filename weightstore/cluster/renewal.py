@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from weightstore.cluster.index import ModelIndex, build_index, make_entry, parse_index
 from weightstore.cluster.manifest import parse_manifest
 from weightstore.cluster.merging import details_of, merged
+from weightstore.cluster.words import all_count
 from weightstore.digest import Digest
 from weightstore.errors import InvalidDigest, InvalidRecord
 from weightstore.store.blobs import list_blobs
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from weightstore.catalog.entries import Catalog
     from weightstore.cluster.index import IndexEntry
+    from weightstore.records import Ref
     from weightstore.source import Source
     from weightstore.store.layout import Layout
 
@@ -73,14 +75,21 @@ def _document(layout: Layout, digest: Digest) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == digest.hex else None
 
 
-def renewed_index(layout: Layout, catalogs: Iterable[Catalog], *, note: Callable[[str], None]) -> ModelIndex:
+def renewed_index(
+    layout: Layout,
+    catalogs: Iterable[Catalog],
+    *,
+    note: Callable[[str], None],
+    counts: Callable[[Ref], bool] = all_count,
+) -> ModelIndex:
     """Return the index of a store as it is now.
 
     Refs and catalogs come first. What the index there says beyond them stays: names and licences from catalogs that are
     not here, files that came without a source, artifacts of other tools, tags. What has gone from the store goes from
-    the index, and so does a source that the store has recorded for other content since. Reads no weights.
+    the index, and so does a source that the store has recorded for other content since, or by a
+    signature that does not count for this user. Reads no weights.
     """
-    built = build_index(layout, catalogs)
+    built = build_index(layout, catalogs, counts=counts)
     try:
         old = index_there(layout)
     except InvalidRecord as damage:
@@ -90,7 +99,7 @@ def renewed_index(layout: Layout, catalogs: Iterable[Catalog], *, note: Callable
     recorded: dict[Source, set[Digest]] = {}
     for digest, refs in refs_by_digest(layout).items():
         for ref in refs:
-            recorded.setdefault(ref.source, set()).add(digest)
+            recorded.setdefault(ref.source, set()).update({digest} if counts(ref) else ())
     entries = []
     documents = dict(old.documents)
     for entry in old.entries:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from weightstore.cluster.index import ModelIndex, parse_index
 from weightstore.cluster.mirror.pull import index_of_place, pinned_by_catalog
 from weightstore.cluster.mirror.signature import files_of
+from weightstore.cluster.words import all_count, why_no_word
 from weightstore.errors import InvalidInput, InvalidRecord, NotAStore, StoreError
 from weightstore.records import Wanted
 from weightstore.signing.document import (
@@ -31,14 +32,16 @@ from weightstore.store.image import INDEX_NAME, read_index_file
 from weightstore.store.layout import open_layout, read_limited, translated, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import datetime
     from pathlib import Path
 
+    from weightstore.catalog.entries import Catalog
     from weightstore.client import Client
     from weightstore.cluster.index import IndexEntry
     from weightstore.cluster.mirror.place import Place
     from weightstore.digest import Digest
+    from weightstore.records import Ref
     from weightstore.source import Source
     from weightstore.store.layout import Layout
     from weightstore.store.receipts import Receipts
@@ -66,12 +69,15 @@ def sign_mirror(
     now: datetime,
     expires: datetime,
     receipts: Receipts,
+    catalogs: Iterable[Catalog] = (),
+    counts: Callable[[Ref], bool] = all_count,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Signed:
     """Sign what the index of a mirror in a directory says of sources.
 
     Every blob that is vouched for is verified first. A source that several entries claim is left out, and so is what
-    the store has and its index does not tell: the index is what whoever signs it has looked at.
+    the store has and its index does not tell: the index is what whoever signs it has looked at. So is what the store
+    has recorded by a mirror's word or by a key that does not ``count`` for this user: that would be believed anew.
 
     Raises:
         InvalidInput: the mirror has no index, or the key cannot be used.
@@ -82,13 +88,15 @@ def sign_mirror(
     if layout is None:
         raise NotAStore(place=str(root), reason="there is no store, and so no mirror")
     entries = _entries(layout, receipts, on_bytes)
+    doubted = _doubted(layout, tuple(catalogs), counts)
+    entries = tuple(entry for entry in entries if (entry.source, entry.digest) not in doubted)
     made = _statement(entries, make_signature=make_signature, now=now, expires=expires, highest=_version_there(layout))
     path = layout.root / SIGNED_INDEX
     with translated(path):
         # Who reads between the two finds that they do not belong together, and reads again.
         write_record(path, made.document, mode=0o444, scratch=layout.tmp, durable=True)
         write_record(layout.root / SIGNATURE, made.signature, mode=0o444, scratch=layout.tmp, durable=True)
-    return Signed(str(path), made.index, made.fingerprint, _left_out(layout))
+    return Signed(str(path), made.index, made.fingerprint, _left_out(layout, doubted))
 
 
 def sign_place(
@@ -187,7 +195,16 @@ def _entries(layout: Layout, receipts: Receipts, on_bytes: Callable[[int], None]
     return tuple(SignedEntry(source, entry.digest, entry.size, entry.name) for source, entry in found.items())
 
 
-def _left_out(layout: Layout) -> tuple[tuple[Source, str], ...]:
+def _doubted(
+    layout: Layout, catalogs: Iterable[Catalog], counts: Callable[[Ref], bool]
+) -> dict[tuple[Source, Digest], str]:
+    """Return what a store has recorded that is no word of the source for this user, with why not."""
+    refs = (ref for found in refs_by_digest(layout).values() for ref in found)
+    reasons = {(ref.source, ref.digest): why_no_word(ref, catalogs, counts=counts) for ref in refs}
+    return {key: why for key, why in reasons.items() if why}
+
+
+def _left_out(layout: Layout, doubted: Mapping[tuple[Source, Digest], str]) -> tuple[tuple[Source, str], ...]:
     """Return the sources that a store knows of and that its index does not tell, or not clearly, with why not."""
     data = read_index_file(layout)
     index = parse_index(data, place=str(layout.root / INDEX_NAME)) if data is not None else ModelIndex()
@@ -198,7 +215,11 @@ def _left_out(layout: Layout) -> tuple[tuple[Source, str], ...]:
     there = list_blobs(layout)
     for digest, refs in refs_by_digest(layout).items():
         for ref in refs:
-            if ref.source.scheme != "file" and digest in there and (ref.source, digest) not in told:
+            if ref.source.scheme == "file" or digest not in there:
+                continue
+            if (ref.source, digest) in doubted:
+                found[ref.source] = doubted[ref.source, digest]
+            elif (ref.source, digest) not in told:
                 found[ref.source] = f"is in the store as {digest}, and its index does not say so. {anew}"
     return tuple(sorted(found.items(), key=lambda item: str(item[0])))
 

@@ -6,6 +6,7 @@ store, and no longer bound to the index's expiry.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -103,6 +104,12 @@ def recall(state: Path, source: Source) -> Claim | None:
     if claim.entry.source != source:
         raise InvalidRecord(place=str(path), reason="speaks of another source than its name says")
     return claim
+
+
+def forget(state: Path, source: Source) -> None:
+    """Keep nothing of a source any more. Where the state cannot be written, the mirrors are asked again next time."""
+    with contextlib.suppress(OSError):
+        _path(state, source).unlink()
 
 
 def _path(state: Path, source: Source) -> Path:

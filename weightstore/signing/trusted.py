@@ -78,8 +78,7 @@ def signed_index(
         TransferError: the mirror cannot be read.
         MissingDependency: cryptography is not installed.
     """
-    remembered = state / "mirrors" / f"{mirror.key}.json"
-    highest = _highest(remembered, mirror)
+    highest = _highest(_path(state, mirror), mirror)
     place = inside(mirror, SIGNED_INDEX).display
 
     def read() -> tuple[bytes, bytes] | None:
@@ -91,12 +90,28 @@ def signed_index(
             raise UntrustedIndex(place=place, reason="there is none, and there was one before: somebody took it away")
         return None
     try:
-        believed = verified(*documents, signers=signers, now=now, highest=highest, place=place)
+        return believed_in_hand(mirror, documents, signers=signers, state=state, now=now)
     except UntrustedIndex:
         again = read()  # the two files are replaced one after the other: this may have been that moment
         if again is None or again == documents:
             raise
-        believed = verified(*again, signers=signers, now=now, highest=highest, place=place)
+        return believed_in_hand(mirror, again, signers=signers, state=state, now=now)
+
+
+def believed_in_hand(
+    mirror: Source, documents: tuple[bytes, bytes], *, signers: Sequence[Signer], state: Path, now: datetime
+) -> Believed:
+    """Return what a mirror's signed index and its signature say that were read already, verified and remembered.
+
+    Raises:
+        UntrustedIndex: it is not to be believed.
+        InvalidRecord: what was remembered is damaged.
+        MissingDependency: cryptography is not installed.
+    """
+    remembered = _path(state, mirror)
+    highest = _highest(remembered, mirror)
+    place = inside(mirror, SIGNED_INDEX).display
+    believed = verified(*documents, signers=signers, now=now, highest=highest, place=place)
     if believed.index.version > highest:
         _remember(remembered, Seen(mirror, believed.index.version, now))
     return believed
@@ -125,6 +140,10 @@ def read_documents(
         return read(SIGNED_INDEX, DOCUMENT_LIMIT), signature
     except SourceNotFound:
         return None
+
+
+def _path(state: Path, mirror: Source) -> Path:
+    return state / "mirrors" / f"{mirror.key}.json"
 
 
 def _highest(path: Path, mirror: Source) -> int:

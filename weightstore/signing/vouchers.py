@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from weightstore.errors import InvalidInput, InvalidRecord, MissingDependency, UntrustedIndex, WeightStoreError
 from weightstore.records import timestamp
-from weightstore.signing.claims import Claim, recall, remember
+from weightstore.signing.claims import Claim, forget, recall, remember
 from weightstore.signing.signers import read_signers
 from weightstore.signing.trusted import signed_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from weightstore.config import Config
@@ -102,27 +102,39 @@ class Vouchers:
         self._read_at: float | None = None
         self._heard: list[_Heard] = []
 
-    def remembered(self, wanted: Wanted) -> Word | None:
+    def remembered(self, wanted: Wanted, *, but_not_by: Collection[bytes] = ()) -> Word | None:
         """Return what was once signed of some weights, while it is believed and agrees. Opens no socket.
+
+        What was signed ``but_not_by`` some keys.
 
         Raises:
             InvalidConfig: the file of signers cannot be used.
         """
-        for source in wanted.sources:
-            try:
-                claim = recall(self._state, source)
-            except InvalidRecord as damage:
-                self._note(str(damage))
-                continue
-            if claim is None or not _agree(wanted, claim):
+        for claim in self._recalled(wanted):
+            if claim.key in but_not_by or not _agree(wanted, claim):
                 continue
             signer = claim.signer(read_signers(self._allowed_signers), datetime.now(UTC))
             if signer is not None:
                 return Word(None, signer.name, claim.expires, claim, agrees=True)
         return None
 
+    def _recalled(self, wanted: Wanted) -> list[Claim]:
+        found = []
+        for source in wanted.sources:
+            try:
+                claim = recall(self._state, source)
+            except InvalidRecord as damage:
+                self._note(str(damage))
+                continue
+            if claim is not None:
+                found.append(claim)
+        return found
+
     def ask(self, wanted: Wanted, *, remembering: bool = True) -> Word | None:
         """Return what the mirrors' signed indexes say of some weights, the first that agrees, and remember it.
+
+        Where none does, what is remembered counts, but for what was signed by a key whose index was read just now: that
+        one has taken it back.
 
         Raises:
             InvalidConfig: the file of signers cannot be used.
@@ -133,7 +145,13 @@ class Vouchers:
                 if remembering:
                     remember(self._state, word.claim)
                 return word
-        return None
+        now = datetime.now(UTC)
+        heard = [one.believed for one in self._listen() if one.believed is not None]
+        keys = {believed.signer.key for believed in heard if now < believed.index.expires}
+        for claim in self._recalled(wanted):
+            if claim.key in keys and remembering and _agree(wanted, claim):
+                forget(self._state, claim.entry.source)
+        return self.remembered(wanted, but_not_by=keys)
 
     def words(self, wanted: Wanted) -> list[Word]:
         """Return what each mirror says of some weights, in the mirrors' order. Errors as for :meth:`ask`."""

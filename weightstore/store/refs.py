@@ -12,7 +12,7 @@ from weightstore.records import Ref
 from weightstore.store.layout import read_limited, translated, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from weightstore.records import Via
@@ -55,12 +55,13 @@ def _read(path: Path) -> Ref | None:
     return ref
 
 
-def write_ref(layout: Layout, ref: Ref) -> None:
+def write_ref(layout: Layout, ref: Ref, *, counts: Callable[[Ref], bool] = lambda _: True) -> None:
     """Record a fact. An equal one (same digest and size) is left as it is: it is the earlier sighting.
 
     Where a branch moved on and its file stayed the same, the newer commit is recorded; and one where there was none. A
     better word takes the place of a lesser one, and never the other way round: what the origin was seen to serve is
-    more than what somebody decided or signed, and that is more than what a mirror served under somebody's pin.
+    more than what somebody decided or signed, and that is more than what a mirror served under somebody's pin. What one
+    key signed takes the place of what another signed that does not ``count`` for whoever records it.
 
     Raises:
         StoreError: it cannot be written.
@@ -71,7 +72,7 @@ def write_ref(layout: Layout, ref: Ref) -> None:
         known = None
     if known is not None and (known.digest, known.size) == (ref.digest, ref.size):
         is_newer = bool(ref.commit) and ref.commit != known.commit and (ref.via == "origin" or not known.commit)
-        is_better = _RANK[ref.via] > _RANK[known.via]
+        is_better = _RANK[ref.via] > _RANK[known.via] or _follows(ref, known, counts)
         if not is_newer and not is_better:
             return
         if ref.via != "origin":
@@ -82,6 +83,11 @@ def write_ref(layout: Layout, ref: Ref) -> None:
         return
     with translated(layout.refs):
         write_record(layout.ref(ref.source), ref.encode(), mode=layout.modes.record, scratch=layout.tmp)
+
+
+def _follows(ref: Ref, known: Ref, counts: Callable[[Ref], bool]) -> bool:
+    both_signed = ref.via == known.via == "signed"
+    return both_signed and ref.key != known.key and not counts(known)
 
 
 def forget_ref(layout: Layout, source: Source) -> bool:

@@ -147,12 +147,15 @@ class Directory:
             part.discard()
             raise
 
-    def record(self, blob: Outgoing) -> None:
-        """Record where a blob came from, so that who uses the mirror as a layer finds it by its source."""
+    def record(self, blob: Outgoing, *, counts: Callable[[Ref], bool]) -> None:
+        """Record where a blob came from, so that who uses the mirror as a layer finds it by its source.
+
+        A signature that does not ``count`` for this user gives way to one that does.
+        """
         layout = self._layout()
         for ref in blob.refs:
             if ref.source.scheme != "file":  # a path of this machine, which says nothing to others
-                write_ref(layout, ref)
+                write_ref(layout, ref, counts=counts)
 
     def change_index(self, change: Change) -> None:
         layout = self._layout()

@@ -218,6 +218,6 @@ def record_told(report: Report, told: Iterable[Told], *, client: Client) -> None
         ref = one.ref(now)
         if client.obtainer.known_digest(Wanted(str(one.source), one.source, Pin())) in {None, one.digest}:
             layout = client.obtainer.writable()
-            write_ref(layout, ref)
+            write_ref(layout, ref, counts=client.obtainer.counts)
             if (pinned := ref.pinned_source) is not None and pinned != ref.source:
-                write_ref(layout, replace(ref, source=pinned))
+                write_ref(layout, replace(ref, source=pinned), counts=client.obtainer.counts)

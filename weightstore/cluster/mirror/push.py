@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import concurrent.futures
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from weightstore.cluster.index import ModelIndex, index_of
 from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing
+from weightstore.cluster.words import why_no_word
 from weightstore.errors import Cancelled, NoSpace, StoreError, WeightStoreError
 from weightstore.store.gc import refs_by_digest
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Sequence
 
+    from weightstore.catalog.entries import Catalog
     from weightstore.client import Client
     from weightstore.cluster.mirror.place import Place
     from weightstore.cluster.mirror.plan import PushPlan
@@ -122,13 +124,18 @@ def push(
         results = list(pool.map(one, plan.missing))
     there = [*plan.present, *(done.blob for done in results if done.status == "pushed")]
     if isinstance(place, Directory):
+        catalogs = tuple(client.catalogs.all())
         for blob in there:
-            place.record(blob)
+            place.record(replace(blob, refs=_words(blob.refs, catalogs, client)), counts=client.obtainer.counts)
     if there:
         publish_index(there, place, client=client)
         if isinstance(place, Directory):
             place.show(client)
     return [*(Pushed(blob, "present") for blob in plan.present), *results]
+
+
+def _words(refs: Iterable[Ref], catalogs: Sequence[Catalog], client: Client) -> tuple[Ref, ...]:
+    return tuple(ref for ref in refs if not why_no_word(ref, catalogs, counts=client.obtainer.counts))
 
 
 def _attempt(blob: Outgoing, place: Place, client: Client, meter: Meter, stop: threading.Event) -> Pushed:
@@ -163,6 +170,7 @@ def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) ->
         {blob.digest: blob.size for blob in blobs},
         {blob.digest: blob.refs for blob in blobs},
         client.catalogs.all(),
+        counts=client.obtainer.counts,
     )
     place.change_index(lambda old: merged(old, mine))
 
@@ -170,6 +178,6 @@ def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) ->
 def index_after(blobs: Sequence[Outgoing], old: ModelIndex | None, *, client: Client) -> ModelIndex:
     """Return what a mirror's index will be when it tells of some blobs as well."""
     sizes = {blob.digest: blob.size for blob in blobs}
-    return merged(
-        old or ModelIndex(), index_of(sizes, {blob.digest: blob.refs for blob in blobs}, client.catalogs.all())
-    )
+    refs = {blob.digest: blob.refs for blob in blobs}
+    mine = index_of(sizes, refs, client.catalogs.all(), counts=client.obtainer.counts)
+    return merged(old or ModelIndex(), mine)

@@ -14,7 +14,7 @@ from weightstore.records import timestamp
 from weightstore.signing.document import SIGNATURE, SIGNED_INDEX, Statement
 from weightstore.signing.signers import read_signers
 from weightstore.signing.sshsig import NAMESPACE
-from weightstore.signing.trusted import inside, read_documents, signed_index
+from weightstore.signing.trusted import believed_in_hand, inside, read_documents
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -176,7 +176,7 @@ def carry(
     try:
         brought = read_statement(origin, client=client)
         if brought is not None and has_to_be_believed and client.config.allowed_signers is not None:
-            _believed(origin, client, now)
+            _believed(origin, brought, client, now)
     except (UntrustedIndex, TransferError, MissingDependency) as error:
         decision = Decision("refused", getattr(error, "reason", "") or str(error))
     else:
@@ -239,11 +239,9 @@ def state_of(place: Place, index: ModelIndex, *, client: Client, now: datetime) 
     signer = ""
     if client.config.allowed_signers is not None:
         try:
-            believed = _believed(place.source, client, now)
-        except (UntrustedIndex, TransferError) as error:
+            signer = _believed(place.source, statement, client, now).signer.name
+        except UntrustedIndex as error:
             reason = error.reason
-        else:
-            signer = believed.signer.name if believed is not None else ""
     elif statement.index.expires <= now:
         reason = f"it expired at {timestamp(statement.index.expires)}"
     return State(statement, signer, reason, coverage(statement.index, index))
@@ -257,12 +255,13 @@ def _may_sign(statement: Statement, client: Client) -> bool:
     return any(signer.key == statement.key and signer.may_sign(NAMESPACE) for signer in signers)
 
 
-def _believed(source: Source, client: Client, now: datetime) -> Believed | None:
+def _believed(source: Source, statement: Statement, client: Client, now: datetime) -> Believed:
+    # Not read again: a mirror might give something else then than what is kept.
     allowed = client.config.allowed_signers
-    return signed_index(
+    return believed_in_hand(
         source,
+        (statement.document, statement.signature),
         signers=read_signers(allowed) if allowed is not None else (),
         state=client.config.state,
-        transport=client.obtainer.transports().transport_for(source),
         now=now,
     )
