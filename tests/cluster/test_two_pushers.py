@@ -272,7 +272,7 @@ def _write(pusher: Pusher, blobs: list[Outgoing], place: Place) -> None:
         with hit.blob as opened:
             place.write(blob, Chunks(opened))
         if isinstance(place, Directory):
-            place.record(blob)
+            place.record(blob, counts=pusher.client.obtainer.counts)
 
 
 @pytest.mark.needs("docker-registry", "skopeo")
