@@ -397,6 +397,7 @@ class _Download:
             rate = self._stream(body, state, writer)
         finally:
             state.offset, digest, state.hasher = writer.suspend()
+        del writer  # and its buffers: ranges bring their own
         if rate is None:
             return digest
         return self._ranged(body, state, rate)
