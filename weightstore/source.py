@@ -36,6 +36,7 @@ _SECRET_PARAMETER = re.compile(
 # A host with a port, or one that a name server may know, or an address; and then it ends, or a path follows.
 # A scheme without its colon or a slash, or what a password may stand in.
 _TYPO = re.compile(r"[a-z][a-z0-9+.-]*(//|:/)|[^/]*:[^/]*@")
+_MISSPELT = re.compile(r"(https?|oci|s3|gs|az|hf|file)(?::/?|//)(?!/|[0-9]+(?:/|$))(?P<rest>.+)", re.IGNORECASE)
 _HOST = re.compile(
     r"(?:[^/@]*@)?"
     r"(?:(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}(?:/|$)|(?:localhost|(?:[\w-]+\.)+[A-Za-z]{2,}|(?:[0-9]{1,3}\.){3}[0-9]{1,3})/)"
@@ -197,7 +198,18 @@ def is_path(text: str) -> bool:
 
 def lacks_scheme(text: str) -> bool:
     """Tell whether text looks like an address on a network without a scheme, as ``host:8000/site``, and not a path."""
-    return "://" not in text and not is_path(text) and bool(_HOST.match(text) or _TYPO.match(text))
+    return (
+        "://" not in text
+        and not is_path(text)
+        and (bool(_HOST.match(text) or _TYPO.match(text)) or mended_scheme(text) is not None)
+    )
+
+
+def mended_scheme(text: str) -> str | None:
+    """Return the URL that text was meant as where its scheme lacks a slash or the colon, as ``s3:bucket/site``."""
+    if "://" in text or (found := _MISSPELT.fullmatch(text)) is None:
+        return None
+    return f"{found[1].lower()}://{found['rest'].rpartition('@')[2]}"  # the rest may carry credentials
 
 
 def is_source(text: str) -> bool:

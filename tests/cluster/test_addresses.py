@@ -24,6 +24,23 @@ def test_an_address_without_a_scheme_is_no_directory(client, address, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("s3:weights/x", "s3://weights/x"),
+        ("S3:/weights/x", "s3://weights/x"),
+        ("gs//weights", "gs://weights"),
+        ("http:/ada:s3cret@host:7212/site", "http://host:7212/site"),
+        ("oci:host/w", "oci://host/w"),
+    ],
+)
+def test_a_scheme_that_is_not_written_out_is_told_as_it_should_be(client, address, meant, tmp_path):
+    with pytest.raises(InvalidInput, match=f"as in {meant}") as caught:
+        open_place(address, client=client, writable=True)
+    assert "s3cret" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_password_in_it_is_not_shown(client):
     with pytest.raises(InvalidInput) as caught:
         open_place("ada:s3cret@registry.example.org/w", client=client)

@@ -53,6 +53,16 @@ def test_somebody_elses_credentials(
     assert VARIABLES[there.scheme] in told
 
 
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "ada:s3cret@host:9000/x", "https://", "http://[x", "minio"])
+def test_an_endpoint_that_is_no_url(
+    site: Site, run: Run, place: str, there: Cloud, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    variable = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}[there.scheme]
+    monkeypatch.setenv(variable, endpoint)
+    run("prefetch", "Small_Weights.A")
+    assert f"{variable} is no URL" in told_by(run, place, secrets=("s3cret",))
+
+
 def test_no_credentials_at_all(site: Site, run: Run, place: str, there: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in there.credentials:
         if name != "AZURE_STORAGE_ACCOUNT_NAME":

@@ -130,8 +130,11 @@ def test_a_mirror_that_is_not_as_it_was_signed_is_refused(mirror, keys, change):
         "index": "index.json",
         "link": "symlink",
     }
-    with pytest.raises(UntrustedIndex, match=said[change]):
+    with pytest.raises(UntrustedIndex, match=said[change]) as caught:
         verify_oms(mirror, key=keys / "key.pub")
+    assert "digest_value" not in str(caught.value)
+    if change == "changed":
+        assert f"Hash mismatch for blobs/sha256/{first.name}" in str(caught.value)
 
 
 def test_a_signature_by_another_key_is_refused(mirror, keys):
@@ -196,8 +199,9 @@ def test_keys_that_cannot_sign_are_told(mirror, keys):
     write_key(keys / "koblitz", ec.generate_private_key(ec.SECP256K1()))
     write_key(keys / "locked", ec.generate_private_key(ec.SECP256R1()), BestAvailableEncryption(b"secret"))
     for name in ("edwards", "koblitz", "locked", "absent"):
-        with pytest.raises(InvalidInput, match="openssl"):
+        with pytest.raises(InvalidInput, match="openssl") as caught:
             sign_oms(mirror, key=keys / f"{name}.pem")
+        assert f"-out {keys / name}" not in str(caught.value)  # what is advised must not overwrite the key
     with pytest.raises(InvalidInput, match="not a public key"):
         verify_oms(mirror, key=keys / "key.pem")
     assert not (mirror / "model.sig").exists()

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ _PREDICATE = "https://model_signing/signature/v1.0"
 OMS_LIMIT = 64 << 20
 _KEY_LIMIT = 64 << 10
 _CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})  # what model-signing takes
+_CHANGED = re.compile(r"Hash mismatch for \\?'([^'\\]*)\\?'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def verify_oms(root: Path, *, key: Path, signature: Path | None = None) -> OmsSi
             reason = f"cannot be read: {error.strerror}"
             raise StoreError(place=str(error.filename or there), reason=reason) from None
         except ValueError as error:
-            raise refused(str(error).strip().partition("\n")[0]) from None
+            raise refused(_in_words(error)) from None
         except Exception as error:  # the library raises whatever a damaged signature leads to
             raise refused(f"it is not by this key, or damaged ({type(error).__name__})") from error
         for name in _content(there):
@@ -166,7 +168,10 @@ def _check_key(path: Path, *, is_private: bool) -> None:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
     what = "private" if is_private else "public"
-    make = f"openssl ecparam -name prime256v1 -genkey -noout -out {path}" if is_private else "openssl ec -pubout"
+    # Into a new file, and never the one that was given: it may be somebody's key for something else.
+    make = "openssl " + (
+        "ecparam -name prime256v1 -genkey -noout -out oms.pem" if is_private else "ec -in oms.pem -pubout"
+    )
     try:
         data = read_limited(path.resolve(), _KEY_LIMIT)
         public = load_pem_private_key(data, None).public_key() if is_private else load_pem_public_key(data)
@@ -176,6 +181,16 @@ def _check_key(path: Path, *, is_private: bool) -> None:
         raise InvalidInput(f"{path}: not a {what} key in PEM, or one with a passphrase. Make one: {make}") from None
     if not isinstance(public, ec.EllipticCurvePublicKey) or public.curve.name not in _CURVES:
         raise InvalidInput(f"{path}: not an elliptic-curve key on P-256, P-384 or P-521. Make one: {make}")
+
+
+def _in_words(error: ValueError) -> str:
+    """Return what the library found wrong, without the objects that it shows of changed files."""
+    text = str(error).strip().partition("\n")[0]
+    before, _, changed = text.partition("Hash mismatch for ")
+    if not changed:
+        return text
+    names = ", ".join(_CHANGED.findall(text))
+    return before.rstrip("[\"', ") + f" Hash mismatch for {names}"
 
 
 def _resources(bundle: bytes) -> Mapping[str, str]:

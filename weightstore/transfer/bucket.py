@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from weightstore.errors import InvalidConfig, MissingDependency, SourceUnavailable
+from weightstore.errors import AccessDenied, InvalidConfig, MissingDependency, SourceUnavailable
 from weightstore.records import Validator
 from weightstore.transfer.bucket_reading import read_range, read_sizes, read_whole
 from weightstore.transfer.bucket_refusals import refusal
@@ -49,6 +49,7 @@ class Bucket:
         self._scheme = parts.scheme
         self._slow_s = read_timeout_s
         self._answer_s = answer_s = connect_timeout_s + read_timeout_s
+        _check_endpoint(parts.scheme, self.display)
         with self._translated(key_in(source)):
             self._obstore: Any = _obstore()
 
@@ -183,6 +184,26 @@ def _endpoint_is_here(scheme: str) -> bool:
     """Tell whether the cloud is a server on this machine, the only kind that is spoken to without TLS."""
     endpoints = [endpoint for name in _ENDPOINTS[scheme] if (endpoint := os.environ.get(name))]
     return bool(endpoints) and all(map(_is_here, endpoints))
+
+
+def _check_endpoint(scheme: str, display: str) -> None:
+    """Refuse an endpoint that is no URL: obstore ends in a panic at one.
+
+    Raises:
+        AccessDenied: it is none. Its value is not shown, for it may carry credentials.
+    """
+    for name in _ENDPOINTS[scheme]:
+        if not (endpoint := os.environ.get(name)):
+            continue
+        try:
+            parts = urlsplit(endpoint)
+            is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_url = False
+        if not is_url:
+            raise AccessDenied(
+                source=display, reason=f"{name} is no URL. Write it as https://host or https://host:port"
+            )
 
 
 def _is_here(endpoint: str) -> bool:

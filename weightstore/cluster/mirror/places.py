@@ -11,7 +11,7 @@ from weightstore.cluster.mirror.registry import InRegistry
 from weightstore.cluster.mirror.uploads import Uploads
 from weightstore.cluster.mirror.web import Web
 from weightstore.errors import InvalidInput
-from weightstore.source import Source, is_path, lacks_scheme
+from weightstore.source import Source, is_path, lacks_scheme, mended_scheme
 from weightstore.transfer.bucket import BUCKETS
 from weightstore.transfer.registry import Repository
 from weightstore.transfer.retry import RetryPolicy
@@ -41,6 +41,8 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
         if not address:
             raise InvalidInput("a mirror is a directory or a URL, and this is empty")
         if lacks_scheme(address) and not Path(address.partition("/")[0]).is_dir():
+            if (meant := mended_scheme(address)) is not None:
+                raise InvalidInput(f"after its scheme a URL has ://, as in {meant}. A directory's path begins with ./")
             shown = address.rpartition("@")[2]
             raise InvalidInput(
                 f"{shown}: is that a directory, or on the network? Write ./{shown}, or with a scheme: oci://{shown} "
