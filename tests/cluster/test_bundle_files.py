@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -185,6 +186,21 @@ def test_too_little_space_is_found_before_anything_is_written(here, there, bundl
 
 
 # -- volumes --------------------------------------------------------------------------------------------------------
+
+
+def test_who_may_not_write_there_is_told_of_bundles_and_not_of_stores(here, tmp_path, monkeypatch):
+    items, _ = choose_all(here)
+    opened = os.open
+
+    def refuse(path, flags, *rest, **more):
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr("weightstore.cluster.volumes.os.open", refuse)
+    with pytest.raises(StoreError, match=r"out.tar.*Permission denied.*Write the bundle elsewhere") as caught:
+        create(items, tmp_path / "out.tar", client=here, on_bytes=nothing)
+    assert "WEIGHTSTORE" not in str(caught.value)
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def create(
     small = {LAYOUT_FILE: _LAYOUT, INDEX_FILE: index.encode(), **small}
     sizes = [*map(len, small.values()), *(item.size for item in sent)]
     total = sum(len(header("", 0)) + size + padding(size) for size in sizes) + len(END)
-    with _room_is_made_for(output), Writer(output, total=total, volume_size=volume_size) as writer, translated(output):
+    with _refusals_name(output), Writer(output, total=total, volume_size=volume_size) as writer:
         for name, data in small.items():
             writer.write(header(name, len(data)) + data + bytes(padding(len(data))))
         for item in sent:
@@ -131,9 +131,10 @@ def create(
 
 
 @contextmanager
-def _room_is_made_for(output: Path) -> Iterator[None]:
+def _refusals_name(output: Path) -> Iterator[None]:
     try:
-        yield
+        with translated(output, advice="Write the bundle elsewhere, or ask who owns that directory"):
+            yield
     except NoSpace as error:
         raise error.advising(f"Make room there, or write the bundle elsewhere than to {output}.") from None
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Self
 from weightstore.cluster.tar import BLOCK, begins_bundle
 from weightstore.errors import InvalidBundle, InvalidInput, NoSpace, StoreError
 from weightstore.store.durability import sync_directory
-from weightstore.store.layout import translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,8 +196,7 @@ class Writer:
             raise InvalidInput(f"{output} is a directory")
         if volume_size is not None and (left := _volume(output, count + 1)).exists():
             raise StoreError(place=str(left), reason="is a volume of another bundle. Move those away first")
-        with translated(output):
-            found = os.statvfs(output.parent)
+        found = os.statvfs(output.parent)
         if (free := found.f_bavail * found.f_frsize) < total:
             raise NoSpace(place=str(output.parent), needed=total, free=free, reason="too little free space")
         self._temporary: list[Path] = []

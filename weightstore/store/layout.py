@@ -131,9 +131,15 @@ class Layout:
         yield self.quarantine, modes.published
 
 
+_OTHER_STORE = "Choose a store of your own with WEIGHTSTORE_HOME, and keep reading this one with WEIGHTSTORE_LAYERS"
+
+
 @contextlib.contextmanager
-def translated(place: Path | str, *, needed: int | None = None) -> Iterator[None]:
-    """Turn the operating system's refusals, while writing to a store, into ours."""
+def translated(place: Path | str, *, needed: int | None = None, advice: str = _OTHER_STORE) -> Iterator[None]:
+    """Turn the operating system's refusals, while writing to a store, into ours.
+
+    ``advice`` is for who may not write there; the place is a store unless it is given.
+    """
     try:
         yield
     except OSError as error:
@@ -143,8 +149,7 @@ def translated(place: Path | str, *, needed: int | None = None) -> Iterator[None
         if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
             raise StoreError(
                 place=str(place),
-                reason=f"cannot be written ({error.strerror}). Choose a store of your own with WEIGHTSTORE_HOME, "
-                "and keep reading this one with WEIGHTSTORE_LAYERS",
+                reason=f"cannot be written ({error.strerror}). {advice}",
             ) from None
         raise StoreError(place=str(error.filename or place), reason=error.strerror or str(error)) from error
 
