@@ -6,13 +6,12 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from weightstore.cli import units
+from weightstore.cli.canvas import Canvas
 from weightstore.cli.complaints import Complaints
 from weightstore.cli.progress import Pace, Track, outcome_line
 
@@ -20,11 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
+    from rich.console import Console, ConsoleOptions, RenderResult
+
     from weightstore.batch import Item, Plan, Result
     from weightstore.cli.settings import Settings
     from weightstore.transfer.progress import Meter
 
-_REFRESHES_PER_S = 8
 _STYLES = {"fetched": "green", "pushed": "green", "present": "green", "failed": "bold red"}
 
 
@@ -38,8 +38,7 @@ class LiveProgress:
         self._settings = settings
         self._complaints = complaints or Complaints(settings)
         self._outcomes = outcomes
-        self._console = Console(stderr=True, highlight=False)
-        self._live = Live(self, console=self._console, refresh_per_second=_REFRESHES_PER_S, transient=True)
+        self._canvas = Canvas(self)
         self._lock = threading.Lock()
         self._tracks: list[Track] = []
         self._total: int | None = None
@@ -49,20 +48,16 @@ class LiveProgress:
         self._pace = Pace()
 
     def __enter__(self) -> Self:
-        self._through = self._settings.printing_through(self._write)
+        self._through = self._settings.printing_through(self._canvas.write)
         self._through.__enter__()
-        self._live.start()
+        self._canvas.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._live.stop()
+        self._canvas.__exit__(kind, error, traceback)
         self._through.__exit__(kind, error, traceback)
-
-    def _write(self, message: str) -> None:
-        style = "bold red" if message.startswith("error:") else "dim" if message.startswith("note:") else ""
-        self._console.print(Text(message, style=style), soft_wrap=True)
 
     # -- the prefetch's progress --------------------------------------------------------------------------------
 
@@ -118,7 +113,7 @@ class LiveProgress:
         """Print what became of a file above the bars."""
         text = Text(line)
         text.stylize(_STYLES[status], 0, 9)
-        self._console.print(text, soft_wrap=True)
+        self._canvas.print(text)
 
     # -- drawing ------------------------------------------------------------------------------------------------
 
@@ -201,7 +196,7 @@ def _bars(rows: list[tuple[str, int, int | None, float, float | None]], *, width
 
 
 @contextmanager
-def single_bar(total: int, doing: str) -> Iterator[Callable[[int], None]]:
+def single_bar(settings: Settings, total: int, doing: str) -> Iterator[Callable[[int], None]]:
     """Yield a function to be told of bytes done, and draw one bar until the end."""
     pace = Pace()
     lock = threading.Lock()
@@ -216,6 +211,5 @@ def single_bar(total: int, doing: str) -> Iterator[Callable[[int], None]]:
         with lock:
             pace.add(size)
 
-    console = Console(stderr=True, highlight=False)
-    with Live(Bar(), console=console, refresh_per_second=_REFRESHES_PER_S, transient=True):
+    with Canvas(Bar()) as canvas, settings.printing_through(canvas.write):
         yield advance

@@ -157,7 +157,7 @@ def hashing_progress(settings: Settings, total: int, doing: str) -> Iterator[Cal
     if settings.is_live and total:
         from weightstore.cli.live import single_bar  # start-up: rich, and only a terminal needs it
 
-        with single_bar(total, doing) as advance:
+        with single_bar(settings, total, doing) as advance:
             yield advance
         return
     lock = threading.Lock()
