@@ -9,6 +9,7 @@ import os
 import random
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ import requests
 from urllib3.exceptions import ProtocolError
 
 from tests.cluster.serving.conftest import put, record
+from tests.servers.tls import make_certificates
 from weightstore.client import Client
 from weightstore.cluster.index import build_index, make_entry, model_index, parse_index, write_index
 from weightstore.cluster.sign import sign_mirror, signing_with
@@ -329,14 +331,23 @@ def test_a_file_that_is_shortened_while_it_is_sent_ends_the_connection(start, sh
                 pass
 
 
-def test_a_client_that_leaves_in_the_middle_disturbs_nobody(start, shared):
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_client_that_leaves_in_the_middle_disturbs_nobody(start, shared, tmp_path, caplog, tls):
     data = bytes(20 << 20)
     digest = put(shared, data)
-    served = start()
+    certificates = make_certificates(tmp_path)
+    verify = str(certificates.ca)
+    served = start(certificate=certificates.valid.chain, key=certificates.valid.key) if tls else start()
+    url = f"{served.url}/blobs/sha256/{digest.hex}"
     for _ in range(3):
-        with requests.get(f"{served.url}/blobs/sha256/{digest.hex}", stream=True) as answer:
+        with requests.get(url, stream=True, verify=verify) as answer:
             answer.raw.read(1000)
-    assert len(requests.get(f"{served.url}/blobs/sha256/{digest.hex}").content) == len(data)
+    assert len(requests.get(url, verify=verify).content) == len(data)
+    deadline = time.monotonic() + 20
+    while len(served.log) < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert sorted(line.split()[4] for line in served.log) == ["200", "499", "499", "499"]
+    assert not caplog.records
 
 
 def test_what_was_signed_is_served_and_believed(start, shared, config, tmp_path):

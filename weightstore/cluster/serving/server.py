@@ -174,8 +174,8 @@ async def serve(
 
 
 def _is_our_fault(record: logging.LogRecord) -> bool:
-    """Tell whether something is worth a traceback: what is no HTTP at all is answered with 400, and that is all."""
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+    """Tell whether something is worth a traceback: not what is no HTTP at all, nor a client that left."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError | ConnectionError)
 
 
 def _stopped_by_signals() -> asyncio.Event:
