@@ -9,6 +9,7 @@ from weightstore.errors import (
     AllSourcesFailed,
     DigestMismatch,
     IntegrityError,
+    MissingDependency,
     NoSpace,
     SourceNotFound,
     SourceUnavailable,
@@ -65,6 +66,7 @@ def fetch(
     failures: list[WeightStoreError] = []
     by_mirrors: list[WeightStoreError] = []
     no_space: NoSpace | None = None
+    missing: MissingDependency | None = None
     has_origin = any(candidate.kind == "origin" for candidate in candidates)
     ordered = health.ordered(candidates)
     for candidate in ordered:
@@ -94,7 +96,11 @@ def fetch(
             no_space = error
             if health.failed(mirror, error, tell=candidate != ordered[-1]):
                 tell(f"mirror passed over: {error}")
-        except (IntegrityError, TransferError) as error:
+        except (IntegrityError, TransferError, MissingDependency) as error:
+            if isinstance(error, MissingDependency):  # it is not needed where another source gives it
+                if mirror is None:
+                    raise
+                missing = error
             if mirror is None:
                 failures.append(error)
                 if isinstance(error, DigestMismatch) and candidate != ordered[-1]:
@@ -111,6 +117,8 @@ def fetch(
         may_resume = True  # what a source gave before it failed is for the next one
     if failures:
         raise failures[0] if len(failures) == 1 else AllSourcesFailed(name=wanted.name, failures=failures)
+    if no_space is None and missing is not None and all(isinstance(error, MissingDependency) for error in by_mirrors):
+        raise missing
     raise no_space or _no_mirror(wanted, located, by_mirrors)
 
 

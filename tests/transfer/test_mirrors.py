@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from weightstore.digest import Digest
 from weightstore.errors import (
     AllSourcesFailed,
     DigestMismatch,
+    MissingDependency,
     NoSpace,
     NotPresent,
     SourceNotFound,
@@ -395,3 +397,22 @@ def test_a_mirror_by_path_that_is_gone_is_passed_over(
     shutil.rmtree(client.config.home)
     with pytest.raises(WeightStoreError):
         make_client(mirrors=(Source.of_path(tmp_path / "unmounted"),), order=("mirrors",)).path(pinned)
+
+
+def test_a_mirror_whose_package_is_not_installed_is_passed_over(
+    make_client: MakeClient,
+    other_host: HostileServer,
+    pinned: str,
+    data: bytes,
+    notes: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    serve_blob(other_host, data, content=data)
+    bucket, mirror = Source("s3://weights/site"), Source(other_host.url("/mirror"))
+    client = make_client(mirrors=(bucket, mirror))
+    assert client.path(pinned).read_bytes() == data
+    assert [note for note in notes if 'pip install "weightstore[cloud]"' in note]
+    with pytest.raises(MissingDependency, match="obstore"):
+        make_client(home=tmp_path / "other", mirrors=(bucket,), order=("mirrors",)).path(pinned)

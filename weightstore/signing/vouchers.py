@@ -189,9 +189,11 @@ class Vouchers:
                 now=datetime.now(UTC),
                 slow_s=self._slow_s,
             )
-        except (InvalidInput, MissingDependency):
+        except InvalidInput:
             raise  # ours to mend, and not the mirror's fault
         except WeightStoreError as error:
+            if isinstance(error, MissingDependency) and error.extra == "sign":
+                raise  # without it no signature can be verified
             if self._health.failed(mirror, error):
                 self._note(f"what mirror {mirror} says of sources is passed over: {error}")
             what = "not believed" if isinstance(error, UntrustedIndex) else "cannot be read"
