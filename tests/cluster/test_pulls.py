@@ -178,6 +178,13 @@ def local(site: Site, run: Run, tmp_path: Path) -> str:
     return hashlib.sha256(LOCAL).hexdigest()
 
 
+@pytest.fixture
+def web_of_m(local: str, tmp_path: Path) -> Iterator[HostileServer]:
+    with HostileServer(host="127.0.0.2") as web:
+        web.serve_directory(tmp_path / "m")
+        yield web
+
+
 def test_a_file_without_a_source_comes_with_everything_of_a_trusted_mirror(site: Site, run: Run, local: str) -> None:
     told = run("mirror", "pull", "m", "--all", code=4).stderr
     assert "not pulled: local-only.pth: no source of it is known" in told
@@ -201,6 +208,50 @@ def test_a_file_is_pulled_by_what_a_trusted_mirror_calls_it(site: Site, run: Run
     run("mirror", "pull", "m", name, "--trust-mirror")
     assert blobs_in(site.home) == {local}
     assert "no catalog knows" in run("mirror", "pull", "m", "nothing.pth", "--trust-mirror", code=3).stderr
+
+
+@pytest.mark.parametrize("name", ["local-only.pth", "--all", "/somewhere/else/local-only.pth"])
+def test_a_file_without_a_source_keeps_its_name_and_gets_no_source(
+    site: Site, run: Run, local: str, tmp_path: Path, name: str
+) -> None:
+    """However often it is pushed on and pulled; and it is listed, and gc keeps it."""
+    run("mirror", "pull", "m", name, "--trust-mirror")
+    assert not any("blobs" in source for source in recorded(site.home))
+    assert "local-only.pth" in run("ls").stdout
+    titles = {one["digest"]: one["title"] for one in json.loads(run("ls", "--json").stdout)["blobs"]}
+    assert titles[f"sha256:{local}"] == "local-only.pth"
+    run("gc", "--grace", "0s")
+    assert local in blobs_in(site.home)
+    run("mirror", "push", "n", "--all")
+    shutil.rmtree(site.home)
+    run("mirror", "pull", "n", "local-only.pth", "--trust-mirror")
+    assert blobs_in(site.home) == {local}
+    (entry,) = index_in(site.home).entries
+    assert (entry.title, entry.ref_name, entry.sources) == ("local-only.pth", "local-only.pth", ())
+    assert "local-only.pth" in run("--home", "n", "ls").stdout
+
+
+def test_a_file_that_was_pulled_by_its_digest_gets_no_source_and_is_kept(
+    site: Site, run: Run, local: str, web_of_m: HostileServer
+) -> None:
+    run("prefetch", "Small_Weights.B")
+    run("mirror", "pull", web_of_m.url("/"), f"sha256:{local}")
+    assert list(recorded(site.home)) == [site.url("B")]
+    run("gc", "--grace", "0s")
+    assert blobs_in(site.home) == {local, site.digest("B")}
+    assert {entry.title for entry in index_in(site.home).entries} == {local, site.url("B").rpartition("/")[2]}
+    run("mirror", "pull", web_of_m.url("/"), "local-only.pth", "--trust-mirror")
+    assert "local-only.pth" in run("ls").stdout
+    run("mirror", "pull", web_of_m.url("/"), f"sha256:{local}")
+    assert "local-only.pth" in run("ls").stdout
+
+
+def test_what_came_without_a_source_is_told_where_the_index_cannot_be_written(site: Site, run: Run, local: str) -> None:
+    run("init", site.home)
+    (site.home / "index.json").mkdir()
+    told = run("mirror", "pull", "m", "local-only.pth", "--trust-mirror").stderr
+    assert "by its digest only" in told
+    assert blobs_in(site.home) == {local}
 
 
 def test_of_two_files_of_one_name_none_is_guessed(site: Site, run: Run, tmp_path: Path) -> None:

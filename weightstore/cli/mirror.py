@@ -242,7 +242,7 @@ def pull(
     """
     from weightstore.cli.fetching import as_json, exit_code, fetch
     from weightstore.cluster.mirror.places import open_place
-    from weightstore.cluster.mirror.pull import gather, prepare, record_told
+    from weightstore.cluster.mirror.pull import gather, prepare, record_named, record_told
     from weightstore.store.image import INDEX_NAME
 
     source = open_place(origin, client=settings.client()).source
@@ -262,6 +262,7 @@ def pull(
         click.get_current_context().exit(code)
     report = fetch(plan, settings=settings, client=client, jobs=jobs)
     record_told(report, prepared.told, client=client)
+    record_named(report, prepared.offered, client=client)
     came = any(result.obtained is not None for result in report.results)
     carried = carried_from(place, client=client) if came else nothing_carried()
     code = exit_code(report) or skipping

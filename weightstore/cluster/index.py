@@ -187,17 +187,20 @@ def index_of(
     catalogs: Iterable[Catalog],
     *,
     counts: Callable[[Ref], bool] = all_count,
+    titles: Mapping[Digest, str] | None = None,
 ) -> ModelIndex:
     """Return the index of some blobs, by what is recorded of them and what catalogs know of their sources.
 
     A blob of which only what is no word of the source is recorded is in it without a source, to be found by its digest.
+    So is one of which nothing is recorded and that has one of some ``titles``.
     """
     known = tuple(catalogs)
     entries: list[IndexEntry] = []
     documents: dict[Digest, bytes] = {}
     for digest in sorted(sizes):
         mine = list(refs.get(digest, ()))
-        if not mine:
+        title = (titles or {}).get(digest, "")
+        if not mine and not title:
             continue
         words = [ref for ref in mine if not why_no_word(ref, known, counts=counts)]
         found = _entries_of(words, known)
@@ -206,7 +209,7 @@ def index_of(
             digest,
             sizes[digest],
             sources=[ref.source for ref in words],
-            title="" if words else _title(sorted((ref.source for ref in mine), key=str), digest),
+            title="" if words else _title(sorted((ref.source for ref in mine), key=str), digest) if mine else title,
             name=entry.qualified_name if entry is not None else "",
             aliases=[one.qualified_name for one in found[1:]],
             licence=(entry.licence or "") if entry is not None else "",

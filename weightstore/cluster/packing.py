@@ -42,6 +42,7 @@ class Item:
     path: Path
     sources: tuple[Source, ...]
     name: str = ""
+    title: str = ""  # the file name, where no source is known
 
 
 def choose(client: Client, wanted: Iterable[Wanted]) -> list[Item]:
@@ -73,15 +74,16 @@ def _called(wanted: Wanted) -> str:
 
 
 def choose_all(client: Client) -> tuple[list[Item], int]:
-    """Return every blob of every layer whose source is known, and how many others there are."""
+    """Return every blob of every layer of which a source or a file name is known, and how many others there are."""
     found: dict[Digest, Item] = {}
     others: set[Digest] = set()
     for one in client.stored():
-        if one.made_from is not None or not one.refs:
+        if one.made_from is not None or not (one.refs or one.title):
             others.add(one.digest)
         else:
             sources = tuple(ref.source for ref in one.refs)
-            found.setdefault(one.digest, Item(one.digest, one.size, one.path, sources, next(iter(one.names), "")))
+            name = next(iter(one.names), "")
+            found.setdefault(one.digest, Item(one.digest, one.size, one.path, sources, name, one.title))
     return [found[digest] for digest in sorted(found)], len(others - set(found))
 
 
@@ -148,6 +150,7 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
             item.digest,
             item.size,
             sources=item.sources,
+            title=item.title if not item.sources else "",
             name=known.qualified_name if known is not None else item.name,
             aliases=[one.qualified_name for one in found[1:]],
             licence=(known.licence or "") if known is not None else "",

@@ -61,13 +61,17 @@ def recorded(client: Client) -> dict[Digest, tuple[Ref, ...]]:
 
 
 def held(client: Client) -> list[Outgoing]:
-    """Return every checkpoint that the store and its layers have, and that a source is recorded of."""
+    """Return every checkpoint that the store and its layers have, and of which a source or a file name is recorded."""
     refs = recorded(client)
     found: dict[Digest, Outgoing] = {}
     for one in client.stored():
-        if one.digest in refs and one.digest not in found:
+        if one.digest in found:
+            continue
+        if one.digest in refs:
             name = one.names[0] if one.names else refs[one.digest][0].source.display
             found[one.digest] = Outgoing(one.digest, one.size, name, refs[one.digest])
+        elif one.title and one.made_from is None:
+            found[one.digest] = Outgoing(one.digest, one.size, one.title, title=one.title)
     return list(found.values())
 
 
@@ -166,18 +170,20 @@ def _attempt(blob: Outgoing, place: Place, client: Client, meter: Meter, stop: t
 
 def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) -> None:
     """Have a mirror's index tell of some blobs, beside what it tells already."""
-    mine = index_of(
-        {blob.digest: blob.size for blob in blobs},
-        {blob.digest: blob.refs for blob in blobs},
-        client.catalogs.all(),
-        counts=client.obtainer.counts,
-    )
+    mine = _index_of(blobs, client)
     place.change_index(lambda old: merged(old, mine))
 
 
 def index_after(blobs: Sequence[Outgoing], old: ModelIndex | None, *, client: Client) -> ModelIndex:
     """Return what a mirror's index will be when it tells of some blobs as well."""
-    sizes = {blob.digest: blob.size for blob in blobs}
-    refs = {blob.digest: blob.refs for blob in blobs}
-    mine = index_of(sizes, refs, client.catalogs.all(), counts=client.obtainer.counts)
-    return merged(old or ModelIndex(), mine)
+    return merged(old or ModelIndex(), _index_of(blobs, client))
+
+
+def _index_of(blobs: Sequence[Outgoing], client: Client) -> ModelIndex:
+    return index_of(
+        {blob.digest: blob.size for blob in blobs},
+        {blob.digest: blob.refs for blob in blobs},
+        client.catalogs.all(),
+        counts=client.obtainer.counts,
+        titles={blob.digest: blob.title for blob in blobs},
+    )
