@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -14,13 +15,14 @@ import click
 from weightstore.cli import units
 from weightstore.cli.gc import note_names_lost
 from weightstore.cli.options import WeightsName, command_with_example, shared_options
-from weightstore.errors import InvalidInput, NotPresent, StoreError, WeightStoreError
+from weightstore.errors import InvalidInput, InvalidRecord, NotPresent, StoreError, WeightStoreError
 from weightstore.source import is_source, parse_source
 
 if TYPE_CHECKING:
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
     from weightstore.digest import Digest
+    from weightstore.records import Wanted
     from weightstore.source import Source
     from weightstore.store.gc import File
     from weightstore.store.layout import Layout
@@ -138,7 +140,22 @@ def _meaning(name: str, client: Client, layout: Layout) -> tuple[Digest | None, 
             return (found[0] if found else Digest(match[1])), None
         raise NotStored(name=name, place=str(layout.root))
     explanation = client.why(name)
-    return explanation.digest, explanation.wanted.source
+    wanted, known = explanation.wanted, explanation.digest
+    if known is None or not _is_in(layout, known):
+        known = _recorded(layout, wanted) or known
+    return known, wanted.source
+
+
+def _recorded(layout: Layout, wanted: Wanted) -> Digest | None:
+    """Return the digest of a blob that is recorded of some weights, also by a word that does not count here."""
+    from weightstore.store.refs import read_ref
+
+    for source in wanted.sources:
+        with contextlib.suppress(InvalidRecord):
+            ref = read_ref(layout, source)
+            if ref is not None and wanted.pin.matches(ref.digest) and _is_in(layout, ref.digest):
+                return ref.digest
+    return None
 
 
 def _file(layout: Layout, digest: Digest) -> File | None:
