@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
+from weightstore.catalog.entries import best_known_first
 from weightstore.catalog.names import resolve
 from weightstore.catalog.registry import Catalogs
 from weightstore.config import Config
@@ -426,7 +427,8 @@ class Client:
             used = max(stat.st_atime, stat.st_mtime, self.receipts.last_used(digest, identity_of(stat)) or 0)
             origin = made_from.get(digest) if digest not in refs else None
             mine = tuple(refs.get(origin or digest, ()))
-            called = tuple(entry.name for ref in mine if (entry := self._entry_in(catalogs, ref.source)))
+            known = [entry for ref in mine if (entry := self._entry_in(catalogs, ref.source)) is not None]
+            called = tuple(entry.name for entry in best_known_first(known))
             title = titles.get(origin or digest, "") if not mine else ""
             path = layer.layout.blob(digest)
             found.append(Stored(digest, stat.st_size, layer.name, path, used, mine, called, origin, title))

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from weightstore.catalog.entries import best_known_first
 from weightstore.cluster.index import IndexEntry, ModelIndex, make_entry, model_index
 from weightstore.cluster.tar import BLOBS, END, INDEX_FILE, LAYOUT_FILE, header, padding
 from weightstore.cluster.volumes import Writer
@@ -150,7 +151,7 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
             item.digest,
             item.size,
             sources=item.sources,
-            title=item.title if not item.sources else "",
+            title=item.title,
             name=known.qualified_name if known is not None else item.name,
             aliases=[one.qualified_name for one in found[1:]],
             licence=(known.licence or "") if known is not None else "",
@@ -165,9 +166,9 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
 def _entries_of(item: Item, client: Client) -> list[Entry]:
     """Return what the first catalog that knows any of an item's sources says of them."""
     for catalog in client.catalogs.near():
-        found = {one.qualified_name: one for source in item.sources for one in catalog.entries_of_source(source)}
+        found = [one for source in item.sources for one in catalog.entries_of_source(source)]
         if found:
-            return list(found.values())
+            return best_known_first(found)
     return []
 
 

@@ -32,7 +32,7 @@ from weightstore.store.image import INDEX_NAME, read_index_file
 from weightstore.store.layout import open_layout, read_limited, translated, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -87,8 +87,9 @@ def sign_mirror(
     layout = open_layout(root)
     if layout is None:
         raise NotAStore(place=str(root), reason="there is no store, and so no mirror")
-    entries = _entries(layout, receipts, on_bytes)
-    doubted = _doubted(layout, tuple(catalogs), counts)
+    catalogs = tuple(catalogs)
+    entries = _entries(layout, receipts, catalogs, on_bytes)
+    doubted = _doubted(layout, catalogs, counts)
     entries = tuple(entry for entry in entries if (entry.source, entry.digest) not in doubted)
     made = _statement(entries, make_signature=make_signature, now=now, expires=expires, highest=_version_there(layout))
     path = layout.root / SIGNED_INDEX
@@ -126,7 +127,7 @@ def sign_place(
         if why_not:
             left_out.append((source, why_not))
         else:
-            entries.append(SignedEntry(source, entry.digest, entry.size, entry.name))
+            entries.append(_signed(source, entry, client.catalogs.near()))
     if not entries:
         why = f": {left_out[0][0]} {left_out[0][1]}" if left_out else ""
         raise InvalidInput(f"{place.display} has nothing that can be signed for{why}")
@@ -177,7 +178,16 @@ def _statement(
     return Statement(document, armour, index, key)
 
 
-def _entries(layout: Layout, receipts: Receipts, on_bytes: Callable[[int], None] | None) -> tuple[SignedEntry, ...]:
+def _signed(source: Source, entry: IndexEntry, catalogs: Iterable[Catalog]) -> SignedEntry:
+    """Return what is signed of a source, under its own name where the checkpoint has several."""
+    own = (one.qualified_name for catalog in catalogs for one in catalog.entries_of_source(source))
+    name = next((name for name in own if name in entry.aliases), entry.name)
+    return SignedEntry(source, entry.digest, entry.size, name)
+
+
+def _entries(
+    layout: Layout, receipts: Receipts, catalogs: Sequence[Catalog], on_bytes: Callable[[int], None] | None
+) -> tuple[SignedEntry, ...]:
     data = read_index_file(layout)
     if data is None:
         raise InvalidInput(f"{layout.root} has no index yet. Write it: weightstore --home {layout.root} mirror index")
@@ -192,7 +202,7 @@ def _entries(layout: Layout, receipts: Receipts, on_bytes: Callable[[int], None]
                 f"write the index anew: weightstore --home {layout.root} mirror index",
             )
         blob.close()
-    return tuple(SignedEntry(source, entry.digest, entry.size, entry.name) for source, entry in found.items())
+    return tuple(_signed(source, entry, catalogs) for source, entry in found.items())
 
 
 def _doubted(
