@@ -262,6 +262,77 @@ def test_of_two_files_of_one_name_none_is_guessed(site: Site, run: Run, tmp_path
         assert f"sha256:{hashlib.sha256(content).hexdigest()}" in told
 
 
+# -- sources that only a lockfile knows ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def locked_only(site: Site, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store that has a blob from a mirror, and a lockfile that knows its source, of which nothing was pinned."""
+    monkeypatch.delenv("WEIGHTSTORE_CATALOGS")
+    url = site.server.serve("/plain.pth", LOCAL)
+    run("lock", "-o", "plain.lock", url)
+    run("mirror", "push", "m", "--all")
+    shutil.rmtree(site.home)
+    shutil.rmtree(site.state)
+    site.server.stop()
+    run("mirror", "pull", "m", "--locked", "plain.lock")
+    assert recorded(site.home) == {url: "mirror"}
+    return url
+
+
+def sources_of(root: Path) -> list[str]:
+    return [str(source) for entry in index_in(root).entries for source in entry.sources]
+
+
+def test_a_keeper_takes_a_lockfiles_word_by_naming_it(site: Site, run: Run, locked_only: str, tmp_path: Path) -> None:
+    run("mirror", "push", "without", "--all")
+    assert sources_of(tmp_path / "without") == []
+    run("mirror", "push", "with", "--locked", "plain.lock")
+    assert sources_of(tmp_path / "with") == [locked_only]
+    assert recorded(tmp_path / "with") == {locked_only: "adopted"}
+    run("mirror", "index")
+    assert sources_of(site.home) == []
+    run("mirror", "index", "--locked", "plain.lock")
+    assert sources_of(site.home) == [locked_only]
+    run("mirror", "index")
+    assert sources_of(site.home) == [locked_only]
+
+
+@pytest.mark.needs("ssh-keygen")
+def test_what_a_lockfile_says_is_signed_when_the_keeper_gives_it(
+    site: Site, run: Run, locked_only: str, tmp_path: Path
+) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], cwd=tmp_path, check=True)
+    run("mirror", "index")
+    sign = ("mirror", "sign", site.home, "--key", tmp_path / "key")
+    refused = json.loads(run(*sign, "--json").stdout)
+    assert refused["entries"] == 0
+    assert "--locked" in refused["left_out"][0]["reason"]
+    told = json.loads(run(*sign, "--locked", "plain.lock", "--json").stdout)
+    assert "mirror index" in told["left_out"][0]["reason"]  # the index is what is signed
+    run("mirror", "index")
+    done = json.loads(run(*sign, "--json").stdout)
+    assert (done["entries"], done["left_out"]) == (1, [])
+    run("mirror", "sign", site.home, "--oms", "--locked", "plain.lock", "--key", tmp_path / "key", code=2)
+
+
+def test_a_lockfile_contradicts_nothing_that_the_store_has_seen_of_the_origin(
+    site: Site, run: Run, tmp_path: Path
+) -> None:
+    url = site.server.serve("/plain.pth", LOCAL)
+    other = site.server.serve("/other.pth", LOCAL[::-1])
+    run("prefetch", url, other)
+    run("lock", "-o", "plain.lock", url)
+    digests = [hashlib.sha256(data).hexdigest() for data in (LOCAL, LOCAL[::-1])]
+    wrong = (tmp_path / "plain.lock").read_text().replace(digests[0], digests[1])
+    (tmp_path / "wrong.lock").write_text(wrong)
+    for what in (("mirror", "index"), ("mirror", "push", "m")):
+        told = run(*what, "--locked", "wrong.lock").stderr
+        assert f"{url} is recorded as sha256:{digests[0]}, and the lockfile says sha256:{digests[1]}" in told
+    assert recorded(site.home) == {url: "origin", other: "origin"}
+    assert sources_of(tmp_path / "m") == [other]
+
+
 # -- dry runs ---------------------------------------------------------------------------------------------------------
 
 

@@ -440,6 +440,17 @@ def test_what_the_origin_serves_is_a_better_word_than_what_was_signed(kept, tmp_
     assert (read_ref(layout, SOURCE).via, read_ref(layout, SOURCE).digest) == ("origin", DIGEST)
 
 
+@pytest.mark.parametrize("via", ["signed", "adopted"])
+def test_what_counts_takes_the_place_of_what_a_key_signed_that_does_not(layout, via):
+    revoked = Ref(SOURCE, DIGEST, 3, NOW, "signed", key="ab" * 32)
+    write_ref(layout, revoked)
+    later = replace(revoked, via=via, key="cd" * 32 if via == "signed" else "")
+    write_ref(layout, later)
+    assert read_ref(layout, SOURCE) == revoked
+    write_ref(layout, later, counts=lambda ref: ref.key != revoked.key)
+    assert read_ref(layout, SOURCE) == later
+
+
 def test_a_key_that_follows_another_keeps_what_was_fetched_where_it_can_be_found(kept, tmp_path, user):
     wanted = Wanted("w", SOURCE, Pin())
     signed_by_the_keeper(kept, tmp_path)

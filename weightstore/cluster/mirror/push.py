@@ -11,7 +11,9 @@ from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing
 from weightstore.cluster.words import why_no_word
+from weightstore.digest import Pin
 from weightstore.errors import Cancelled, NoSpace, StoreError, WeightStoreError
+from weightstore.records import Wanted
 from weightstore.store.gc import refs_by_digest
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from weightstore.cluster.mirror.place import Place
     from weightstore.cluster.mirror.plan import PushPlan
     from weightstore.digest import Digest
-    from weightstore.records import Ref, Wanted
+    from weightstore.records import Ref
     from weightstore.transfer.progress import Meter
 
 
@@ -89,6 +91,25 @@ def chosen(client: Client, wanted: Iterable[Wanted]) -> list[Outgoing]:
             raise client.obtainer.not_present(one, located)
         with located.hit.blob as blob:
             found.append(Outgoing(blob.digest, blob.size, one.name, refs.get(blob.digest, ())))
+    return found
+
+
+def with_words(blobs: Iterable[Outgoing], words: Iterable[Ref], *, client: Client) -> list[Outgoing]:
+    """Return blobs with what a keeper says of their sources, where no better word is recorded of these here."""
+    catalogs = tuple(client.catalogs.all())
+    by_digest: dict[Digest, list[Ref]] = {}
+    for ref in words:
+        known = client.obtainer.known_digest(Wanted(str(ref.source), ref.source, Pin()))
+        if known in {None, ref.digest}:
+            by_digest.setdefault(ref.digest, []).append(ref)
+        else:
+            client.note(f"{ref.source} is recorded as {known}, and the lockfile says {ref.digest}: not taken")
+    found = []
+    for blob in blobs:
+        said = {ref.source: ref for ref in by_digest.get(blob.digest, ())}
+        said |= {ref.source: ref for ref in blob.refs if ref.source not in said}
+        said |= {ref.source: ref for ref in _words(blob.refs, catalogs, client)}
+        found.append(replace(blob, refs=tuple(said.values())))
     return found
 
 
