@@ -222,7 +222,10 @@ def test_a_file_without_a_source_keeps_its_name_and_gets_no_source(
     assert titles[f"sha256:{local}"] == "local-only.pth"
     run("gc", "--grace", "0s")
     assert local in blobs_in(site.home)
-    run("mirror", "push", "n", "--all")
+    for way in ("--all", "local-only.pth", f"sha256:{local}"):
+        shutil.rmtree("n", ignore_errors=True)
+        run("mirror", "push", "n", way)
+    assert "no catalog knows" in run("mirror", "push", "n", "other.pth", code=3).stderr
     shutil.rmtree(site.home)
     run("mirror", "pull", "n", "local-only.pth", "--trust-mirror")
     assert blobs_in(site.home) == {local}

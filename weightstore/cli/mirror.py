@@ -170,7 +170,8 @@ def push(
     client = settings.client()
     place = open_place(destination, client=client, writable=True, mount_from=mount_from)
     lockfile = _read(locked)
-    blobs = pushing.held(client) if everything else pushing.chosen(client, client.gather(names, lockfile=lockfile))
+    wanted = [] if everything else pushing.gather(names, client=client, lockfile=lockfile)
+    blobs = pushing.held(client) if everything else pushing.chosen(client, wanted)
     if lockfile is not None:
         blobs = pushing.with_words(blobs, words_of(lockfile, now=datetime.now(UTC)), client=client)
     known = place.read_index()

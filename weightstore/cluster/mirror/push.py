@@ -10,21 +10,24 @@ from weightstore.cluster.index import ModelIndex, index_of
 from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing
+from weightstore.cluster.mirror.plan import wanted_of_digest
 from weightstore.cluster.words import why_no_word
-from weightstore.digest import Pin
-from weightstore.errors import Cancelled, NoSpace, StoreError, WeightStoreError
+from weightstore.digest import Digest, Pin
+from weightstore.errors import Cancelled, InvalidInput, NoSpace, StoreError, UnknownName, WeightStoreError
 from weightstore.records import Wanted
+from weightstore.source import Source
 from weightstore.store.gc import refs_by_digest
+from weightstore.store.image import titles_by_index
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Sequence
 
     from weightstore.catalog.entries import Catalog
+    from weightstore.catalog.lockfile import Lockfile
     from weightstore.client import Client
     from weightstore.cluster.mirror.place import Place
     from weightstore.cluster.mirror.plan import PushPlan
-    from weightstore.digest import Digest
     from weightstore.records import Ref
     from weightstore.transfer.progress import Meter
 
@@ -77,6 +80,32 @@ def held(client: Client) -> list[Outgoing]:
     return list(found.values())
 
 
+def gather(names: Iterable[str], *, client: Client, lockfile: Lockfile | None) -> list[Wanted]:
+    """Return what names, globs, URLs, digests and a lockfile ask for; of files without a source also their file names.
+
+    Raises:
+        UnknownName, InvalidInput: something that cannot be resolved.
+        Drift: the lockfile and the catalog disagree.
+    """
+    here = Source.of_path(client.config.home)
+    wanted: list[Wanted] = []
+    for name in names:
+        if name.startswith("sha256:"):
+            wanted.append(wanted_of_digest(Digest.parse(name), here))
+            continue
+        try:
+            wanted += client.gather([name])
+        except UnknownName:
+            titled = sorted({one.digest for one in client.stored() if one.title == name and one.made_from is None})
+            if not titled:
+                raise
+            if len(titled) > 1:
+                choices = ", ".join(map(str, titled))
+                raise InvalidInput(f"{name!r}: several files have this name. Say which: {choices}") from None
+            wanted.append(replace(wanted_of_digest(titled[0], here), name=name))
+    return [*wanted, *client.gather(lockfile=lockfile)]
+
+
 def chosen(client: Client, wanted: Iterable[Wanted]) -> list[Outgoing]:
     """Return the blobs of some weights, verified.
 
@@ -84,13 +113,17 @@ def chosen(client: Client, wanted: Iterable[Wanted]) -> list[Outgoing]:
         NotPresent: some of them are in no store here.
     """
     refs = recorded(client)
+    titles: dict[Digest, str] = {}
+    for layer in client.obtainer.layers():
+        titles = {**(titles_by_index(layer.layout) if layer.layout is not None else {}), **titles}
     found = []
     for one in wanted:
         located = client.obtainer.locate(one)
         if located.hit is None:
             raise client.obtainer.not_present(one, located)
         with located.hit.blob as blob:
-            found.append(Outgoing(blob.digest, blob.size, one.name, refs.get(blob.digest, ())))
+            mine = refs.get(blob.digest, ())
+            found.append(Outgoing(blob.digest, blob.size, one.name, mine, "" if mine else titles.get(blob.digest, "")))
     return found
 
 
