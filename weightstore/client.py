@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeAlias, runtime_checkable
 
+from weightstore.catalog.entries import best_known_first
 from weightstore.catalog.names import resolve
 from weightstore.catalog.registry import Catalogs
 from weightstore.config import Config
@@ -62,7 +63,8 @@ class Stored:
 
     ``names`` are the catalog names whose source was seen to have this digest; ``last_used`` is in seconds since the
     epoch, to the hour, and only of this user where the file system keeps no access times. Of a converted checkpoint
-    ``made_from`` is the digest, and ``names`` and ``refs`` are those, of what it was made from.
+    ``made_from`` is the digest, and ``names`` and ``refs`` are those, of what it was made from. ``title`` is the file
+    name in the layer's index of what no ref names, as of a file that a mirror had without a source.
     """
 
     digest: Digest
@@ -73,6 +75,7 @@ class Stored:
     refs: tuple[Ref, ...]
     names: tuple[str, ...]
     made_from: Digest | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,12 +411,13 @@ class Client:
         if layer.layout is None:
             return []
         from weightstore.store.gc import refs_by_digest  # start-up: not for a hit
-        from weightstore.store.image import documents_in
+        from weightstore.store.image import documents_in, titles_by_index
 
         refs = refs_by_digest(layer.layout)
         made_from = {one.digest: one.source for one in list_derived(layer.layout)}
         catalogs = self.catalogs.all() if refs else []
         found = []
+        titles = titles_by_index(layer.layout)
         blobs = list_blobs(layer.layout)
         sizes = {digest: stat.st_size for digest, stat in blobs.items()}
         documents = documents_in(layer.layout, sizes, weights=[*refs, *made_from])
@@ -423,10 +427,11 @@ class Client:
             used = max(stat.st_atime, stat.st_mtime, self.receipts.last_used(digest, identity_of(stat)) or 0)
             origin = made_from.get(digest) if digest not in refs else None
             mine = tuple(refs.get(origin or digest, ()))
-            called = tuple(entry.name for ref in mine if (entry := self._entry_in(catalogs, ref.source)))
-            found.append(
-                Stored(digest, stat.st_size, layer.name, layer.layout.blob(digest), used, mine, called, origin)
-            )
+            known = [entry for ref in mine if (entry := self._entry_in(catalogs, ref.source)) is not None]
+            called = tuple(entry.name for entry in best_known_first(known))
+            title = titles.get(origin or digest, "") if not mine else ""
+            path = layer.layout.blob(digest)
+            found.append(Stored(digest, stat.st_size, layer.name, path, used, mine, called, origin, title))
         return found
 
     def why(self, name: Name, *, sha256: str | None = None) -> Explanation:

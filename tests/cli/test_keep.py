@@ -227,6 +227,36 @@ def test_rm_of_one_blob_by_two_names_removes_it_once(site, run):
     assert run("rm", "-y", "small", "Small_Weights.B").stderr.count("removed") == 1
 
 
+def test_rm_by_one_source_keeps_what_another_leads_to(site, run):
+    first, second = (site.server.serve(f"/{name}.bin", b"same" * 5000) for name in ("first", "second"))
+    run("prefetch", first, second)
+    (one,) = json.loads(run("ls", "--json").stdout)["blobs"]
+    (done,) = json.loads(run("rm", "-y", first, "--json").stdout)["removed"]
+    assert (done["removed"], done["forgotten"], done["also_known_as"]) == (False, [first], [second])
+    run("path", second, "--offline")
+    run("path", first, "--offline", code=4)
+    told = run("rm", "-y", first, code=4).stderr
+    assert f"{first} is not in" in told
+    run("prefetch", first)
+    told = run("rm", "-y", first).stderr
+    assert f"kept {one['digest']}: also known as {second}" in told
+    assert f"weightstore rm {one['digest']}" in told
+    assert "removed" in run("rm", "-y", second).stderr
+    assert json.loads(run("ls", "--json").stdout)["blobs"] == []
+
+
+@pytest.mark.parametrize("how", ["both", "digest"])
+def test_rm_by_all_sources_or_by_the_digest_removes_a_blob(site, run, how):
+    urls = [site.server.serve(f"/{name}.bin", b"same" * 5000) for name in ("first", "second")]
+    run("prefetch", *urls)
+    (one,) = json.loads(run("ls", "--json").stdout)["blobs"]
+    told = run("rm", "-y", *(urls if how == "both" else [one["digest"]])).stderr
+    assert told.startswith("removed")
+    assert "kept" not in told
+    assert json.loads(run("ls", "--json").stdout)["blobs"] == []
+    assert len(list((site.home / "refs").iterdir())) == 2
+
+
 @pytest.mark.parametrize("answer", [b"n\n", b"\x04", b"\x03"])
 def test_rm_removes_nothing_unless_told_to(site, run, spawn, answer):
     run("prefetch", "small")

@@ -56,8 +56,11 @@ def test_the_size_of_a_local_file_is_exact(run, tmp_path):
 
 def test_offline_nothing_is_announced_that_is_not_done(site, run, tmp_path):
     run("prefetch", "small")
+    planned = run("prefetch", "toys/*", "-n", "--offline", code=4).stderr
+    assert planned == "1 file missing, and offline mode forbids fetching; 1 already here\n"
     told = run("prefetch", "toys/*", "--offline", code=4).stderr
-    assert told.startswith("1 file missing, and offline mode forbids fetching; 1 already here")
+    assert told.startswith("error: ")  # no count before the one at the end
+    assert told.endswith("0 fetched, 1 present, 1 failed\n")
     assert "to fetch" not in told
     (tmp_path / "local.pth").write_bytes(b"local bytes")
     told = run("prefetch", "other", "./local.pth", "--offline", code=4).stderr

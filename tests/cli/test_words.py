@@ -139,3 +139,29 @@ def test_a_dry_run_offline_asks_no_mirror_on_the_network(
         assert not web.requests
         (item,) = json.loads(run("prefetch", "small", "--dry-run", "--json").stdout)["items"]
         assert item["signed"]["mirror"] == web.url("/")
+
+
+@pytest.fixture
+def taken_back(site: Site, run: Run, mirror: Path) -> str:
+    """A URL whose weights came by a signature, of a key that has been taken back."""
+    run("prefetch", "small", site.server.url("/plain.pth"))
+    shutil.rmtree(site.state)
+    (mirror.parent / "signers").write_text("# nobody\n")
+    return site.server.url("/plain.pth")
+
+
+def test_rm_removes_what_was_signed_by_a_key_that_was_taken_back(site: Site, run: Run, taken_back: str) -> None:
+    assert taken_back in run("ls").stdout
+    assert "removed" in run("rm", "-y", taken_back, "small").stderr
+    assert run("ls").stdout == ""
+    assert "forgotten" in run("rm", "-y", "--forget", taken_back).stderr
+
+
+def test_a_view_tells_what_is_here_and_does_not_count(site: Site, run: Run, taken_back: str) -> None:
+    told = run("view", "torch-hub", "v").stderr
+    assert "0 names" in told
+    assert "which your allowed_signers does not allow" in told
+    assert "and 1 more" in told
+    refused = run("view", "torch-hub", "w", taken_back, code=4).stderr
+    assert f"sha256:{hashlib.sha256(PLAIN).hexdigest()} is here" in refused
+    assert "which your allowed_signers does not allow" in refused

@@ -40,6 +40,25 @@ def test_a_signed_mirror_in_a_bucket_is_believed(
     assert "not believed" in run("mirror", "verify", place, code=5).stderr
 
 
+@pytest.mark.needs("ssh-keygen")
+def test_a_lockfile_that_the_keeper_gives_is_enough_to_sign_a_bucket(
+    site: Site, run: Run, there: Cloud, place: str, prefix: str, tmp_path: Path
+) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+    url = site.server.serve("/plain.pth", b"plain" * 5000)
+    run("lock", "-o", "plain.lock", url)
+    run("mirror", "push", place, "--all")
+    shutil.rmtree(site.home)
+    sign = ("mirror", "sign", place, "--key", tmp_path / "key")
+    assert "--locked" in run(*sign, code=2).stderr
+    assert json.loads(run(*sign, "--locked", "plain.lock", "--json").stdout)["entries"] == 1
+    assert [one["source"] for one in json.loads(there.get(prefix)["signed-index.json"])["entries"]] == [url]
+    other = site.server.serve("/plain.pth", b"other" * 5000)
+    run("prefetch", other)
+    told = run(*sign, "--locked", "plain.lock", code=2).stderr
+    assert "and the lockfile says" in told
+
+
 def test_what_lies_in_a_bucket_is_a_store_when_it_is_copied(
     site: Site, run: Run, there: Cloud, place: str, prefix: str, tmp_path: Path
 ) -> None:

@@ -54,6 +54,53 @@ def test_every_name_is_in_the_index_and_on_the_page(site: Site, run: Run, twins:
     assert index.encode() == (site.home / "index.json").read_bytes()
 
 
+@pytest.fixture
+def copies(site: Site, run: Run) -> tuple[str, str]:
+    """A store whose one blob came from the source of Small_Weights.A, which has a licence, and from a copy of it."""
+    copy = site.server.url("/a-copy.pth")  # before the other in any order of sources
+    site.server.serve("/a-copy.pth", site.data("A"))
+    catalog = json.loads(site.catalog.read_text())
+    entries = catalog["enums"]["Small_Weights"]["entries"]
+    entries["A"]["licence"] = "MIT"
+    entries["ACOPY"] = {"source": copy}
+    site.catalog.write_text(json.dumps(catalog))
+    run("prefetch", "Small_Weights.ACOPY", "Small_Weights.A")
+    return site.url("A"), copy
+
+
+def test_the_name_that_says_most_of_a_blob_leads_and_the_licence_is_its(
+    site: Site, run: Run, copies: tuple[str, str], tmp_path: Path
+) -> None:
+    original, _ = copies
+    run("mirror", "index")
+    run("mirror", "push", "m", "Small_Weights.ACOPY")
+    for root in (site.home, tmp_path / "m"):
+        (entry,) = parse_index((root / "index.json").read_bytes(), place="x").entries
+        assert (entry.name, entry.aliases) == ("toys/Small_Weights.A", ("toys/Small_Weights.ACOPY",))
+        assert entry.licence == "MIT"
+        assert entry.title == original.rpartition("/")[2]
+        config = json.loads((root / "blobs/sha256" / entry.manifest.hex).read_bytes())["config"]["digest"]
+        told = json.loads((root / "blobs" / config.replace(":", "/")).read_bytes())["descriptor"]
+        assert (told["sourceURL"], told["licenses"]) == (original, ["MIT"])
+    page = (site.home / "index.html").read_text().replace("<wbr>", "")
+    assert '<span class="name">Small_Weights.A</span>' in page
+    assert f"<small>{original}</small>" in page
+    (one,) = json.loads(run("ls", "--json").stdout)["blobs"]
+    assert one["names"] == ["Small_Weights.A", "Small_Weights.ACOPY"]
+
+
+@pytest.mark.needs("ssh-keygen")
+def test_each_source_is_signed_under_its_own_name(
+    site: Site, run: Run, copies: tuple[str, str], tmp_path: Path
+) -> None:
+    run("mirror", "push", "m", "Small_Weights.A")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], cwd=tmp_path, check=True)
+    run("mirror", "sign", "m", "--key", tmp_path / "key")
+    signed = json.loads((tmp_path / "m/signed-index.json").read_bytes())["entries"]
+    names = {one["source"]: one["name"] for one in signed}
+    assert names == dict(zip(copies, ("toys/Small_Weights.A", "toys/Small_Weights.ACOPY"), strict=True))
+
+
 @pytest.mark.needs("skopeo")
 @pytest.mark.parametrize("tag", sorted(BOTH))
 def test_skopeo_finds_it_by_either(site: Site, run: Run, twins: None, tmp_path: Path, tag: str) -> None:

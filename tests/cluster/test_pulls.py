@@ -178,6 +178,13 @@ def local(site: Site, run: Run, tmp_path: Path) -> str:
     return hashlib.sha256(LOCAL).hexdigest()
 
 
+@pytest.fixture
+def web_of_m(local: str, tmp_path: Path) -> Iterator[HostileServer]:
+    with HostileServer(host="127.0.0.2") as web:
+        web.serve_directory(tmp_path / "m")
+        yield web
+
+
 def test_a_file_without_a_source_comes_with_everything_of_a_trusted_mirror(site: Site, run: Run, local: str) -> None:
     told = run("mirror", "pull", "m", "--all", code=4).stderr
     assert "not pulled: local-only.pth: no source of it is known" in told
@@ -203,12 +210,130 @@ def test_a_file_is_pulled_by_what_a_trusted_mirror_calls_it(site: Site, run: Run
     assert "no catalog knows" in run("mirror", "pull", "m", "nothing.pth", "--trust-mirror", code=3).stderr
 
 
+@pytest.mark.parametrize("name", ["local-only.pth", "--all", "/somewhere/else/local-only.pth"])
+def test_a_file_without_a_source_keeps_its_name_and_gets_no_source(
+    site: Site, run: Run, local: str, tmp_path: Path, name: str
+) -> None:
+    """However often it is pushed on and pulled; and it is listed, and gc keeps it."""
+    run("mirror", "pull", "m", name, "--trust-mirror")
+    assert not any("blobs" in source for source in recorded(site.home))
+    assert "local-only.pth" in run("ls").stdout
+    titles = {one["digest"]: one["title"] for one in json.loads(run("ls", "--json").stdout)["blobs"]}
+    assert titles[f"sha256:{local}"] == "local-only.pth"
+    run("gc", "--grace", "0s")
+    assert local in blobs_in(site.home)
+    for way in ("--all", "local-only.pth", f"sha256:{local}"):
+        shutil.rmtree("n", ignore_errors=True)
+        run("mirror", "push", "n", way)
+    assert "no catalog knows" in run("mirror", "push", "n", "other.pth", code=3).stderr
+    shutil.rmtree(site.home)
+    run("mirror", "pull", "n", "local-only.pth", "--trust-mirror")
+    assert blobs_in(site.home) == {local}
+    (entry,) = index_in(site.home).entries
+    assert (entry.title, entry.ref_name, entry.sources) == ("local-only.pth", "local-only.pth", ())
+    assert "local-only.pth" in run("--home", "n", "ls").stdout
+
+
+def test_a_file_that_was_pulled_by_its_digest_gets_no_source_and_is_kept(
+    site: Site, run: Run, local: str, web_of_m: HostileServer
+) -> None:
+    run("prefetch", "Small_Weights.B")
+    run("mirror", "pull", web_of_m.url("/"), f"sha256:{local}")
+    assert list(recorded(site.home)) == [site.url("B")]
+    run("gc", "--grace", "0s")
+    assert blobs_in(site.home) == {local, site.digest("B")}
+    assert {entry.title for entry in index_in(site.home).entries} == {local, site.url("B").rpartition("/")[2]}
+    run("mirror", "pull", web_of_m.url("/"), "local-only.pth", "--trust-mirror")
+    assert "local-only.pth" in run("ls").stdout
+    run("mirror", "pull", web_of_m.url("/"), f"sha256:{local}")
+    assert "local-only.pth" in run("ls").stdout
+
+
+def test_what_came_without_a_source_is_told_where_the_index_cannot_be_written(site: Site, run: Run, local: str) -> None:
+    run("init", site.home)
+    (site.home / "index.json").mkdir()
+    told = run("mirror", "pull", "m", "local-only.pth", "--trust-mirror").stderr
+    assert "by its digest only" in told
+    assert blobs_in(site.home) == {local}
+
+
 def test_of_two_files_of_one_name_none_is_guessed(site: Site, run: Run, tmp_path: Path) -> None:
     data = {"one": b"1" * 20_000, "other": b"2" * 20_000}
     indexed(tmp_path / "m", {"one": ("https://o/a/w.pth",), "other": ("https://o/b/w.pth",)}, data)
     told = run("mirror", "pull", "m", "w.pth", "--trust-mirror", code=2).stderr
     for content in data.values():
         assert f"sha256:{hashlib.sha256(content).hexdigest()}" in told
+
+
+# -- sources that only a lockfile knows ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def locked_only(site: Site, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store that has a blob from a mirror, and a lockfile that knows its source, of which nothing was pinned."""
+    monkeypatch.delenv("WEIGHTSTORE_CATALOGS")
+    url = site.server.serve("/plain.pth", LOCAL)
+    run("lock", "-o", "plain.lock", url)
+    run("mirror", "push", "m", "--all")
+    shutil.rmtree(site.home)
+    shutil.rmtree(site.state)
+    site.server.stop()
+    run("mirror", "pull", "m", "--locked", "plain.lock")
+    assert recorded(site.home) == {url: "mirror"}
+    return url
+
+
+def sources_of(root: Path) -> list[str]:
+    return [str(source) for entry in index_in(root).entries for source in entry.sources]
+
+
+def test_a_keeper_takes_a_lockfiles_word_by_naming_it(site: Site, run: Run, locked_only: str, tmp_path: Path) -> None:
+    run("mirror", "push", "without", "--all")
+    assert sources_of(tmp_path / "without") == []
+    run("mirror", "push", "with", "--locked", "plain.lock")
+    assert sources_of(tmp_path / "with") == [locked_only]
+    assert recorded(tmp_path / "with") == {locked_only: "adopted"}
+    run("mirror", "index")
+    assert sources_of(site.home) == []
+    run("mirror", "index", "--locked", "plain.lock")
+    assert sources_of(site.home) == [locked_only]
+    run("mirror", "index")
+    assert sources_of(site.home) == [locked_only]
+
+
+@pytest.mark.needs("ssh-keygen")
+def test_what_a_lockfile_says_is_signed_when_the_keeper_gives_it(
+    site: Site, run: Run, locked_only: str, tmp_path: Path
+) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], cwd=tmp_path, check=True)
+    run("mirror", "index")
+    sign = ("mirror", "sign", site.home, "--key", tmp_path / "key")
+    refused = json.loads(run(*sign, "--json").stdout)
+    assert refused["entries"] == 0
+    assert "--locked" in refused["left_out"][0]["reason"]
+    told = json.loads(run(*sign, "--locked", "plain.lock", "--json").stdout)
+    assert "mirror index" in told["left_out"][0]["reason"]  # the index is what is signed
+    run("mirror", "index")
+    done = json.loads(run(*sign, "--json").stdout)
+    assert (done["entries"], done["left_out"]) == (1, [])
+    run("mirror", "sign", site.home, "--oms", "--locked", "plain.lock", "--key", tmp_path / "key", code=2)
+
+
+def test_a_lockfile_contradicts_nothing_that_the_store_has_seen_of_the_origin(
+    site: Site, run: Run, tmp_path: Path
+) -> None:
+    url = site.server.serve("/plain.pth", LOCAL)
+    other = site.server.serve("/other.pth", LOCAL[::-1])
+    run("prefetch", url, other)
+    run("lock", "-o", "plain.lock", url)
+    digests = [hashlib.sha256(data).hexdigest() for data in (LOCAL, LOCAL[::-1])]
+    wrong = (tmp_path / "plain.lock").read_text().replace(digests[0], digests[1])
+    (tmp_path / "wrong.lock").write_text(wrong)
+    for what in (("mirror", "index"), ("mirror", "push", "m")):
+        told = run(*what, "--locked", "wrong.lock").stderr
+        assert f"{url} is recorded as sha256:{digests[0]}, and the lockfile says sha256:{digests[1]}" in told
+    assert recorded(site.home) == {url: "origin", other: "origin"}
+    assert sources_of(tmp_path / "m") == [other]
 
 
 # -- dry runs ---------------------------------------------------------------------------------------------------------

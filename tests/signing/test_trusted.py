@@ -440,6 +440,17 @@ def test_what_the_origin_serves_is_a_better_word_than_what_was_signed(kept, tmp_
     assert (read_ref(layout, SOURCE).via, read_ref(layout, SOURCE).digest) == ("origin", DIGEST)
 
 
+@pytest.mark.parametrize("via", ["signed", "adopted"])
+def test_what_counts_takes_the_place_of_what_a_key_signed_that_does_not(layout, via):
+    revoked = Ref(SOURCE, DIGEST, 3, NOW, "signed", key="ab" * 32)
+    write_ref(layout, revoked)
+    later = replace(revoked, via=via, key="cd" * 32 if via == "signed" else "")
+    write_ref(layout, later)
+    assert read_ref(layout, SOURCE) == revoked
+    write_ref(layout, later, counts=lambda ref: ref.key != revoked.key)
+    assert read_ref(layout, SOURCE) == later
+
+
 def test_a_key_that_follows_another_keeps_what_was_fetched_where_it_can_be_found(kept, tmp_path, user):
     wanted = Wanted("w", SOURCE, Pin())
     signed_by_the_keeper(kept, tmp_path)
@@ -489,6 +500,55 @@ def test_what_the_same_key_says_no_more_is_remembered_no_more(kept, tmp_path, us
     assert user().obtainer.believed(wanted).digest == DIGEST  # nothing was to be remembered
     assert user().obtainer.believed(wanted, asking=True, remembering=True).digest is None
     assert user().obtainer.believed(wanted).digest is None
+
+
+@pytest.fixture
+def two_mirrors(kept, tmp_path):
+    """A mirror that has the newer index of a key, by which the source has other content now; and one that lags."""
+    lagging = tmp_path / "lagging"
+    shutil.copytree(kept, lagging)
+    new = Digest("e" * 64)
+    sign_that(lagging, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=5)
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, new, len(DATA), ""), version=10)
+    return lagging, kept, new
+
+
+def test_of_two_indexes_of_one_key_the_newer_one_counts(two_mirrors, user):
+    lagging, kept, new = two_mirrors
+    wanted = Wanted("w", SOURCE, Pin())
+    for order in ((lagging, kept), (kept, lagging)):
+        assert user(*order).obtainer.believed(wanted, asking=True, remembering=True).digest == new
+    assert user(mirrors=(), offline=True).obtainer.believed(wanted).digest == new
+
+
+@pytest.mark.parametrize("says", ["something else", "nothing"])
+def test_an_older_index_of_a_key_takes_back_nothing_that_a_newer_one_said(two_mirrors, tmp_path, user, says):
+    lagging, kept, new = two_mirrors
+    if says == "nothing":
+        sign_that(lagging, tmp_path, SignedEntry(PREFIXED, DIGEST, len(DATA), ""), version=5)
+    wanted = Wanted("w", SOURCE, Pin())
+    assert user(kept).obtainer.believed(wanted, asking=True, remembering=True).digest == new
+    kept.rename(tmp_path / "down")
+    found = user(kept, lagging).obtainer.believed(wanted, asking=True, remembering=True)
+    assert (found.digest, found.word.mirror) == (new, None)
+    assert user(mirrors=(), offline=True).obtainer.believed(wanted).digest == new
+    sign_that(lagging, tmp_path, SignedEntry(PREFIXED, DIGEST, len(DATA), ""), version=11)
+    assert user(kept, lagging).obtainer.believed(wanted, asking=True, remembering=True).digest is None
+
+
+def test_what_was_remembered_before_versions_were_is_older_than_any_index(kept, tmp_path, user):
+    wanted = Wanted("w", SOURCE, Pin())
+    sign_that(kept, tmp_path, SignedEntry(SOURCE, DIGEST, len(DATA), ""), version=1)
+    user().obtainer.believed(wanted, asking=True, remembering=True)
+    (remembered,) = (tmp_path / "users-state/signed").iterdir()
+    claim = json.loads(remembered.read_text())
+    assert claim.pop("index_version") == 1
+    remembered.write_text(json.dumps(claim))
+    assert user(mirrors=(), offline=True).obtainer.believed(wanted).digest == DIGEST
+    sign_that(kept, tmp_path, SignedEntry(PREFIXED, DIGEST, len(DATA), ""), version=2)
+    assert user().obtainer.believed(wanted, asking=True, remembering=True).digest is None
+    remembered.write_text(json.dumps(claim | {"index_version": -1}))
+    assert user(mirrors=(), offline=True).obtainer.believed(wanted).digest is None
 
 
 def test_what_is_remembered_of_a_signer_who_is_trusted_no_more_is_not_believed(kept, tmp_path, user, notes):

@@ -50,6 +50,8 @@ def test_without_the_full_digest_mirrors_are_skipped_with_the_reason() -> None:
     assert [candidate.source for candidate in chosen.candidates] == [ORIGIN]
     assert len(chosen.skipped) == 2
     assert all("needs the full digest, and only sha256:abababab is known" in reason for reason in chosen.skipped)
+    unpinned = route(wanted(Pin()), digest=None, mirrors=MIRRORS, order=("mirrors", "origin"))
+    assert all("needs the full digest, and nothing of it is known" in reason for reason in unpinned.skipped)
 
 
 def test_an_origin_that_the_order_leaves_out_is_named() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -120,6 +120,19 @@ class Entry:
                 for number, (source, pin) in enumerate(shards, start=2)
             ),
         ]
+
+
+def best_known_first(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries of one blob, each once, in the order in which their names are to be told.
+
+    Copies are published elsewhere under other names. What leads is the entry that says most of what it is: the licence,
+    then the digest, then how well it does; of equal ones the first by its source.
+    """
+    found = {entry.qualified_name: entry for entry in entries}
+    return sorted(
+        found.values(),
+        key=lambda one: (not one.licence, not one.pin.is_pinned, not one.metrics, str(one.source)),
+    )
 
 
 def is_error(metric: str) -> bool:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def fetch(plan: Plan, *, settings: Settings, client: Client, jobs: int | None = None) -> Report:
     """Announce a plan, carry it out with progress, and sum it up. Failures are told as they come."""
     if plan.missing:
-        settings.say(announcement(plan, client=client))
+        if any(may_fetch(item, client) for item in plan.missing):  # else what fails, and the sum, tell it all
+            settings.say(announcement(plan, client=client))
         with interruptible() as stop, progress_for(settings) as progress:
             if settings.quiet:
                 report = client.prefetch(plan=plan, jobs=jobs, stop=stop)

@@ -71,10 +71,10 @@ def command(settings: Settings, *, full: bool, sort: str) -> None:
 
 
 def title_of(stored: Stored) -> str:
-    """Return what to call a blob: its catalog name, else where it came from, else its digest."""
-    if not stored.names and not stored.refs:
+    """Return what to call a blob: its catalog name, else where it came from, else what the store's index calls it."""
+    if not stored.names and not stored.refs and not stored.title:
         return "(no ref names it)"
-    name = stored.names[0] if stored.names else stored.refs[0].source.display
+    name = stored.names[0] if stored.names else stored.refs[0].source.display if stored.refs else stored.title
     return name if stored.made_from is None else f"{name} (safetensors)"
 
 
@@ -103,6 +103,7 @@ def _as_json(stored: Stored) -> dict[str, object]:
         "layer": stored.layer,
         "path": str(stored.path),
         "names": list(stored.names),
+        "title": stored.title or None,
         "made_from": str(stored.made_from) if stored.made_from else None,
         "last_used": _moment(stored.last_used),
         "sources": [

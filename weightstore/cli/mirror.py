@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,14 +35,12 @@ if TYPE_CHECKING:
 
     from weightstore.catalog.lockfile import Lockfile
     from weightstore.cli.settings import Settings
-    from weightstore.client import Client
     from weightstore.cluster.index import IndexEntry, ModelIndex
     from weightstore.cluster.mirror.place import Outgoing, Place
     from weightstore.cluster.mirror.plan import Difference, PushPlan
     from weightstore.cluster.mirror.push import Pushed
     from weightstore.cluster.mirror.signature import Carried
     from weightstore.digest import Digest
-    from weightstore.records import Wanted
 
 _NAMES = "[NAME|GLOB|URL]..."
 
@@ -79,10 +78,6 @@ def _selection(function: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-def _gather(client: Client, names: Sequence[str], locked: Path | None) -> list[Wanted]:
-    return client.gather(names, lockfile=_read(locked))
-
-
 def _read(locked: Path | None) -> Lockfile | None:
     from weightstore.catalog.lockfile import Lockfile  # start-up: not for --help
 
@@ -90,18 +85,23 @@ def _read(locked: Path | None) -> Lockfile | None:
 
 
 @command.command("index", example="weightstore --home /sw/weights mirror index")
+@click.option(
+    "--locked", type=LocalPath(), metavar="FILE", help="Take a lockfile's word for the sources of what is here."
+)
 @shared_options("home", "json", "quiet")
 @click.pass_obj
-def index(settings: Settings) -> None:
+def index(settings: Settings, *, locked: Path | None) -> None:
     """Write index.json, so that the store is an OCI image layout and tells what it has, and index.html, to look at.
 
     Each checkpoint that a source is recorded of becomes an artifact with its name, licence and sources. skopeo and oras
     copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes. What others
-    pushed stays as long as the store has it, also under names that no catalog here knows.
+    pushed stays as long as the store has it, also under names that no catalog here knows. What came from a mirror and
+    is known by somebody's lockfile alone is told with its source if you give that lockfile: the word is yours then.
     """
     from weightstore.cluster.mirror.directory import Directory
     from weightstore.cluster.page import page_of, write_page
     from weightstore.cluster.renewal import renewed_index
+    from weightstore.cluster.words import take_words, words_of
     from weightstore.store.image import INDEX_NAME
     from weightstore.store.layout import require_layout
 
@@ -109,6 +109,8 @@ def index(settings: Settings) -> None:
     require_layout(client.config.home)  # a typo is not to become an empty mirror
     layout = client.obtainer.writable()
     catalogs, counts = client.catalogs.all(), client.obtainer.counts
+    if (lockfile := _read(locked)) is not None:
+        take_words(layout, words_of(lockfile, now=datetime.now(UTC)), counts=counts, note=settings.note)
     place = Directory(layout.root, client.receipts, locks=client.config.locks)
     made = place.renew_index(lambda there: renewed_index(there, catalogs, note=settings.note, counts=counts))
     write_page(layout, page_of(client, only_here=True))
@@ -153,8 +155,9 @@ def push(
     """Bring stored weights to a mirror: what it lacks, and nothing else.
 
     DEST is a directory, which is made where there is none, oci://host/repository, or s3://, gs:// or az://bucket/prefix.
-    Every file is hashed once more on its way. The index is written last, and keeps what others pushed. The store's
-    signed index goes along, unless users of DEST would not believe it or would lose by it.
+    Every file is hashed once more on its way. The index is written last, and keeps what others pushed; what a lockfile
+    given with --locked says of sources is told in it as your word. The store's signed index goes along, unless users of
+    DEST would not believe it or would lose by it.
     """
     from weightstore.cli.fetching import worst
     from weightstore.cli.interrupt import interruptible
@@ -162,10 +165,15 @@ def push(
     from weightstore.cluster.mirror import push as pushing
     from weightstore.cluster.mirror.places import open_place
     from weightstore.cluster.mirror.plan import plan_push
+    from weightstore.cluster.words import words_of
 
     client = settings.client()
     place = open_place(destination, client=client, writable=True, mount_from=mount_from)
-    blobs = pushing.held(client) if everything else pushing.chosen(client, _gather(client, names, locked))
+    lockfile = _read(locked)
+    wanted = [] if everything else pushing.gather(names, client=client, lockfile=lockfile)
+    blobs = pushing.held(client) if everything else pushing.chosen(client, wanted)
+    if lockfile is not None:
+        blobs = pushing.with_words(blobs, words_of(lockfile, now=datetime.now(UTC)), client=client)
     known = place.read_index()
     # A registry's index may name what has been removed there since. It spares a request for each file, and no more.
     there = place.present({blob.digest: blob.size for blob in blobs}, None if check else known)
@@ -242,7 +250,7 @@ def pull(
     """
     from weightstore.cli.fetching import as_json, exit_code, fetch
     from weightstore.cluster.mirror.places import open_place
-    from weightstore.cluster.mirror.pull import gather, prepare, record_told
+    from weightstore.cluster.mirror.pull import gather, prepare, record_named, record_told
     from weightstore.store.image import INDEX_NAME
 
     source = open_place(origin, client=settings.client()).source
@@ -262,6 +270,7 @@ def pull(
         click.get_current_context().exit(code)
     report = fetch(plan, settings=settings, client=client, jobs=jobs)
     record_told(report, prepared.told, client=client)
+    record_named(report, prepared.offered, client=client)
     came = any(result.obtained is not None for result in report.results)
     carried = carried_from(place, client=client) if came else nothing_carried()
     code = exit_code(report) or skipping

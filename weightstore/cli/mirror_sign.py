@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from weightstore.cli.settings import Settings
     from weightstore.cluster.sign import Signed
+    from weightstore.records import Ref
 
 _TOLD = 5
 
@@ -51,9 +52,21 @@ weightstore mirror sign /sw/weights --oms --key private.pem
     is_flag=True,
     help="Of a bucket or registry: sign also what this machine does not know the digest of.",
 )
+@click.option(
+    "--locked", type=LocalPath(), metavar="FILE", help="Take a lockfile's word for sources: sign it as yours."
+)
 @shared_options("home", "json", "quiet")
 @click.pass_context
-def command(ctx: click.Context, *, mirror: str, key: Path, expires: float, oms: bool, trust_mirror: bool) -> None:
+def command(
+    ctx: click.Context,
+    *,
+    mirror: str,
+    key: Path,
+    expires: float,
+    oms: bool,
+    trust_mirror: bool,
+    locked: Path | None,
+) -> None:
     """Sign what a mirror's index says: which digest each source has.
 
     Who has your key among their allowed signers believes it, until it expires, and refuses older ones from then on.
@@ -63,11 +76,14 @@ def command(ctx: click.Context, *, mirror: str, key: Path, expires: float, oms: 
     With --oms, which never expires, sign again whenever anything was added or removed.
     """
     settings: Settings = ctx.obj
+    if oms and locked is not None:
+        raise click.UsageError("--locked is about sources, of which --oms says nothing.")
+    words = _words(locked)
     is_remote = "://" in mirror and not mirror.startswith("file://")
     if expires < 1 and not oms:
         raise click.UsageError("--expires is how long it is to be believed, and that is at least a second.")
     if is_remote and not oms:
-        _report(settings, _sign_remote(settings, mirror, key, expires, trust_mirror=trust_mirror))
+        _report(settings, _sign_remote(settings, mirror, key, expires, words, trust_mirror=trust_mirror))
         return
     if trust_mirror:
         raise click.UsageError("--trust-mirror is for buckets and registries: in a directory every blob is verified.")
@@ -94,12 +110,23 @@ def command(ctx: click.Context, *, mirror: str, key: Path, expires: float, oms: 
             receipts=client.receipts,
             catalogs=client.catalogs.all(),
             counts=client.obtainer.counts,
+            words=words,
+            note=settings.note,
             on_bytes=advance,
         )
     _report(settings, signed)
 
 
-def _sign_remote(settings: Settings, address: str, key: Path, expires: float, *, trust_mirror: bool) -> Signed:
+def _words(locked: Path | None) -> list[Ref]:
+    from weightstore.catalog.lockfile import Lockfile  # start-up: not for --help
+    from weightstore.cluster.words import words_of
+
+    return words_of(Lockfile.read(locked), now=datetime.now(UTC)) if locked is not None else []
+
+
+def _sign_remote(
+    settings: Settings, address: str, key: Path, expires: float, words: list[Ref], *, trust_mirror: bool
+) -> Signed:
     from weightstore.cluster.mirror.places import open_place
     from weightstore.cluster.sign import sign_place, signing_with
 
@@ -114,6 +141,7 @@ def _sign_remote(settings: Settings, address: str, key: Path, expires: float, *,
         now=now,
         expires=now + timedelta(seconds=expires),
         trusted=trust_mirror,
+        words=words,
     )
 
 

@@ -18,6 +18,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from weightstore.catalog.entries import best_known_first
 from weightstore.cluster.words import all_count, why_no_word
 from weightstore.digest import Digest
 from weightstore.errors import BlobDamaged, InvalidSource
@@ -32,7 +33,7 @@ from weightstore.store.parts import Part
 from weightstore.store.publish import give_name, settle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from weightstore.catalog.entries import Catalog, Entry
     from weightstore.records import Ref
@@ -187,17 +188,20 @@ def index_of(
     catalogs: Iterable[Catalog],
     *,
     counts: Callable[[Ref], bool] = all_count,
+    titles: Mapping[Digest, str] | None = None,
 ) -> ModelIndex:
     """Return the index of some blobs, by what is recorded of them and what catalogs know of their sources.
 
     A blob of which only what is no word of the source is recorded is in it without a source, to be found by its digest.
+    So is one of which nothing is recorded and that has one of some ``titles``.
     """
     known = tuple(catalogs)
     entries: list[IndexEntry] = []
     documents: dict[Digest, bytes] = {}
     for digest in sorted(sizes):
         mine = list(refs.get(digest, ()))
-        if not mine:
+        title = (titles or {}).get(digest, "")
+        if not mine and not title:
             continue
         words = [ref for ref in mine if not why_no_word(ref, known, counts=counts)]
         found = _entries_of(words, known)
@@ -206,7 +210,7 @@ def index_of(
             digest,
             sizes[digest],
             sources=[ref.source for ref in words],
-            title="" if words else _title(sorted((ref.source for ref in mine), key=str), digest),
+            title=_title_of(entry, words, mine, digest, title),
             name=entry.qualified_name if entry is not None else "",
             aliases=[one.qualified_name for one in found[1:]],
             licence=(entry.licence or "") if entry is not None else "",
@@ -219,15 +223,21 @@ def index_of(
 
 
 def _entries_of(refs: Iterable[Ref], catalogs: Iterable[Catalog]) -> list[Entry]:
-    """Return what catalogs say of a blob: of each of its sources, if the pin agrees, in the order of sources."""
-    found = {
-        entry.qualified_name: entry
-        for ref in sorted(refs, key=lambda ref: str(ref.source))
+    """Return what catalogs say of a blob: of each of its sources, if the pin agrees."""
+    return best_known_first(
+        entry
+        for ref in refs
         for catalog in catalogs
         for entry in catalog.entries_of_source(ref.source)
         if entry.pin.matches(ref.digest)
-    }
-    return list(found.values())
+    )
+
+
+def _title_of(entry: Entry | None, words: Sequence[Ref], others: Sequence[Ref], digest: Digest, title: str) -> str:
+    """Return the file name of a blob where it is not simply that of the first of its public sources."""
+    if words:
+        return _title([entry.source], digest) if entry is not None and entry.source.scheme != "file" else ""
+    return _title(sorted((ref.source for ref in others), key=str), digest) if others else title
 
 
 def make_entry(
@@ -289,7 +299,8 @@ def _config(
 ) -> dict[str, Any]:
     descriptor: dict[str, Any] = {"name": name or title, "title": title}
     if sources:
-        descriptor["sourceURL"] = str(sources[0])
+        # Of several that whose name the file has.
+        descriptor["sourceURL"] = str(next((one for one in sources if _title([one], digest) == title), sources[0]))
     if licence:
         descriptor["licenses"] = [licence]
     if task:

@@ -74,7 +74,7 @@ def _joined(
         entry.digest,
         entry.size,
         sources=sources,
-        title="" if sources else entry.title,
+        title=entry.title if name == entry.name and (name or not sources) else known.title if name else "",
         name=name,
         aliases=aliases,
         licence=licence,

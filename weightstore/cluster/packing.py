@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from weightstore.catalog.entries import best_known_first
 from weightstore.cluster.index import IndexEntry, ModelIndex, make_entry, model_index
 from weightstore.cluster.tar import BLOBS, END, INDEX_FILE, LAYOUT_FILE, header, padding
 from weightstore.cluster.volumes import Writer
@@ -42,6 +43,7 @@ class Item:
     path: Path
     sources: tuple[Source, ...]
     name: str = ""
+    title: str = ""  # the file name, where no source is known
 
 
 def choose(client: Client, wanted: Iterable[Wanted]) -> list[Item]:
@@ -73,15 +75,16 @@ def _called(wanted: Wanted) -> str:
 
 
 def choose_all(client: Client) -> tuple[list[Item], int]:
-    """Return every blob of every layer whose source is known, and how many others there are."""
+    """Return every blob of every layer of which a source or a file name is known, and how many others there are."""
     found: dict[Digest, Item] = {}
     others: set[Digest] = set()
     for one in client.stored():
-        if one.made_from is not None or not one.refs:
+        if one.made_from is not None or not (one.refs or one.title):
             others.add(one.digest)
         else:
             sources = tuple(ref.source for ref in one.refs)
-            found.setdefault(one.digest, Item(one.digest, one.size, one.path, sources, next(iter(one.names), "")))
+            name = next(iter(one.names), "")
+            found.setdefault(one.digest, Item(one.digest, one.size, one.path, sources, name, one.title))
     return [found[digest] for digest in sorted(found)], len(others - set(found))
 
 
@@ -149,6 +152,7 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
             item.digest,
             item.size,
             sources=item.sources,
+            title=item.title,
             name=known.qualified_name if known is not None else item.name,
             aliases=[one.qualified_name for one in found[1:]],
             licence=(known.licence or "") if known is not None else "",
@@ -163,9 +167,9 @@ def _index_of(items: Iterable[Item], client: Client) -> ModelIndex:
 def _entries_of(item: Item, client: Client) -> list[Entry]:
     """Return what the first catalog that knows any of an item's sources says of them."""
     for catalog in client.catalogs.near():
-        found = {one.qualified_name: one for source in item.sources for one in catalog.entries_of_source(source)}
+        found = [one for source in item.sources for one in catalog.entries_of_source(source)]
         if found:
-            return list(found.values())
+            return best_known_first(found)
     return []
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weightstore.catalog.entries import is_error
+from weightstore.catalog.entries import best_known_first, is_error
 from weightstore.cluster.merging import details_of
 from weightstore.cluster.page_chart import COMPUTE, SIZE, Axis, Point, scatter_plot, shown
 from weightstore.cluster.renewal import index_there, told_by_others
@@ -136,9 +136,9 @@ def _row(stored: Stored, entries_of: Callable[[Source], Iterable[Entry]], told: 
     sources = [ref.source for ref in stored.refs if ref.source.scheme != "file"]
     if told is not None:
         sources += [source for source in told[0].sources if source not in sources]
-    entries = {entry.qualified_name: entry for source in sources for entry in entries_of(source)}
-    entry = next(iter(entries.values()), None)
-    source = sources[0] if sources else None
+    entries = best_known_first(entry for source in sources for entry in entries_of(source))
+    entry = entries[0] if entries else None
+    source = entry.source if entry is not None and entry.source in sources else sources[0] if sources else None
     row = Row(
         digest=stored.digest.hex,
         size=stored.size,
@@ -149,7 +149,7 @@ def _row(stored: Stored, entries_of: Callable[[Source], Iterable[Entry]], told: 
         row = replace(
             row,
             name=entry.name,
-            also=tuple(one.name for one in entries.values() if one.name != entry.name),
+            also=tuple(one.name for one in entries if one.name != entry.name),
             task=entry.task,
             metrics=_metrics(entry),
             num_params=entry.num_params,

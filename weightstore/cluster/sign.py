@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from weightstore.cluster.index import ModelIndex, parse_index
 from weightstore.cluster.mirror.pull import index_of_place, pinned_by_catalog
 from weightstore.cluster.mirror.signature import files_of
-from weightstore.cluster.words import all_count, why_no_word
+from weightstore.cluster.words import all_count, take_words, why_no_word
 from weightstore.errors import InvalidInput, InvalidRecord, NotAStore, StoreError
 from weightstore.records import Wanted
 from weightstore.signing.document import (
@@ -32,7 +32,7 @@ from weightstore.store.image import INDEX_NAME, read_index_file
 from weightstore.store.layout import open_layout, read_limited, translated, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -62,6 +62,10 @@ class Signed:
     left_out: tuple[tuple[Source, str], ...] = ()
 
 
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
 def sign_mirror(
     root: Path,
     *,
@@ -71,6 +75,8 @@ def sign_mirror(
     receipts: Receipts,
     catalogs: Iterable[Catalog] = (),
     counts: Callable[[Ref], bool] = all_count,
+    words: Iterable[Ref] = (),
+    note: Callable[[str], None] = _silent,
     on_bytes: Callable[[int], None] | None = None,
 ) -> Signed:
     """Sign what the index of a mirror in a directory says of sources.
@@ -78,6 +84,7 @@ def sign_mirror(
     Every blob that is vouched for is verified first. A source that several entries claim is left out, and so is what
     the store has and its index does not tell: the index is what whoever signs it has looked at. So is what the store
     has recorded by a mirror's word or by a key that does not ``count`` for this user: that would be believed anew.
+    ``words`` are what this user says of sources by a lockfile, recorded first.
 
     Raises:
         InvalidInput: the mirror has no index, or the key cannot be used.
@@ -87,8 +94,10 @@ def sign_mirror(
     layout = open_layout(root)
     if layout is None:
         raise NotAStore(place=str(root), reason="there is no store, and so no mirror")
-    entries = _entries(layout, receipts, on_bytes)
-    doubted = _doubted(layout, tuple(catalogs), counts)
+    catalogs = tuple(catalogs)
+    take_words(layout, words, counts=counts, note=note)
+    entries = _entries(layout, receipts, catalogs, on_bytes)
+    doubted = _doubted(layout, catalogs, counts)
     entries = tuple(entry for entry in entries if (entry.source, entry.digest) not in doubted)
     made = _statement(entries, make_signature=make_signature, now=now, expires=expires, highest=_version_there(layout))
     path = layout.root / SIGNED_INDEX
@@ -107,12 +116,13 @@ def sign_place(
     now: datetime,
     expires: datetime,
     trusted: bool = False,
+    words: Iterable[Ref] = (),
 ) -> Signed:
     """Sign what the index of a mirror in a bucket or a registry says of sources, and bring the signature there.
 
     Others may write there, so its index is not believed: only that is signed of which this machine knows the digest by
-    itself, unless the index is ``trusted``. What it knows to be otherwise is left out in any case. The place is asked
-    whether the blobs are there; they are not read, and whoever fetches them verifies them.
+    itself or by this user's ``words``, unless the index is ``trusted``. What it knows to be otherwise is left out in
+    any case. The place is asked whether the blobs are there; they are not read, and whoever fetches them verifies them.
 
     Raises:
         InvalidInput: there is nothing that can be signed for, or the key cannot be used.
@@ -120,13 +130,14 @@ def sign_place(
     """
     index = index_of_place(place, client=client)
     there = place.present({entry.digest: entry.size for entry in index.entries}, None)  # and not by its index's word
+    said = {ref.source: ref.digest for ref in words}
     entries, left_out = [], []
     for source, entry in index.by_source.items():
-        why_not = _why_not(source, entry, there, client=client, trusted=trusted)
+        why_not = _why_not(source, entry, there, said.get(source), client=client, trusted=trusted)
         if why_not:
             left_out.append((source, why_not))
         else:
-            entries.append(SignedEntry(source, entry.digest, entry.size, entry.name))
+            entries.append(_signed(source, entry, client.catalogs.near()))
     if not entries:
         why = f": {left_out[0][0]} {left_out[0][1]}" if left_out else ""
         raise InvalidInput(f"{place.display} has nothing that can be signed for{why}")
@@ -137,18 +148,29 @@ def sign_place(
     return Signed(inside(place.source, SIGNED_INDEX).display, made.index, made.fingerprint, tuple(left_out))
 
 
-def _why_not(source: Source, entry: IndexEntry, there: Collection[Digest], *, client: Client, trusted: bool) -> str:
-    """Return why a source is not signed for; empty if it may be."""
+def _why_not(
+    source: Source,
+    entry: IndexEntry,
+    there: Collection[Digest],
+    said: Digest | None,
+    *,
+    client: Client,
+    trusted: bool,
+) -> str:
+    """Return why a source is not signed for; empty if it may be. ``said`` is its digest by this user's own word."""
     wanted = pinned_by_catalog(Wanted(source.display, source, source.pin, entry.size), client)
     known = client.obtainer.known_digest(wanted)
+    if said is not None and known not in {None, said}:
+        return f"is known here as {known}, and the lockfile says {said}"
+    known = known or said
     if (known is not None and known != entry.digest) or not wanted.pin.matches(entry.digest):
         return f"is known here as {known or wanted.pin}, and the mirror's index says {entry.digest}"
     if entry.digest not in there:
         return "is in the mirror's index, and its blob is not in the mirror"
     if known is None and not trusted:
         return (
-            "has no digest that is known here, and the mirror's word is not enough. Fetch it first, or believe the "
-            "mirror with --trust-mirror"
+            "has no digest that is known here, and the mirror's word is not enough. Fetch it first, give a lockfile "
+            "with --locked, or believe the mirror with --trust-mirror"
         )
     return ""
 
@@ -177,7 +199,16 @@ def _statement(
     return Statement(document, armour, index, key)
 
 
-def _entries(layout: Layout, receipts: Receipts, on_bytes: Callable[[int], None] | None) -> tuple[SignedEntry, ...]:
+def _signed(source: Source, entry: IndexEntry, catalogs: Iterable[Catalog]) -> SignedEntry:
+    """Return what is signed of a source, under its own name where the checkpoint has several."""
+    own = (one.qualified_name for catalog in catalogs for one in catalog.entries_of_source(source))
+    name = next((name for name in own if name in entry.aliases), entry.name)
+    return SignedEntry(source, entry.digest, entry.size, name)
+
+
+def _entries(
+    layout: Layout, receipts: Receipts, catalogs: Sequence[Catalog], on_bytes: Callable[[int], None] | None
+) -> tuple[SignedEntry, ...]:
     data = read_index_file(layout)
     if data is None:
         raise InvalidInput(f"{layout.root} has no index yet. Write it: weightstore --home {layout.root} mirror index")
@@ -192,7 +223,7 @@ def _entries(layout: Layout, receipts: Receipts, on_bytes: Callable[[int], None]
                 f"write the index anew: weightstore --home {layout.root} mirror index",
             )
         blob.close()
-    return tuple(SignedEntry(source, entry.digest, entry.size, entry.name) for source, entry in found.items())
+    return tuple(_signed(source, entry, catalogs) for source, entry in found.items())
 
 
 def _doubted(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from weightstore.errors import InvalidRecord
 from weightstore.records import Fields, Ref, timestamp
-from weightstore.signing.document import SignedEntry
+from weightstore.signing.document import LAST_VERSION, SignedEntry
 from weightstore.signing.signers import allowed
 from weightstore.signing.sshsig import NAMESPACE
 from weightstore.store.layout import read_limited, write_record
@@ -32,11 +32,15 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One entry of a signed index, until when it is believed, and the Ed25519 key that signed it."""
+    """One entry of a signed index, until when it is believed, the Ed25519 key that signed it, and the index's version.
+
+    What was remembered before versions were has 0, which is older than any.
+    """
 
     entry: SignedEntry
     expires: datetime
     key: bytes
+    version: int = 0
 
     @classmethod
     def parse(cls, data: bytes, *, place: str) -> Claim:
@@ -49,10 +53,13 @@ class Claim:
             fields.take("name", str),
         )
         expires, key = fields.take_time("expires"), fields.take("key", str)
+        version = fields.take("index_version", int) if "index_version" in fields.values else 0
         fields.done()
         if not _KEY.fullmatch(key):
             raise fields.error("'key' is not an Ed25519 key")
-        return cls(entry, expires, bytes.fromhex(key))
+        if not 0 <= version <= LAST_VERSION:
+            raise fields.error("'index_version' is not that of an index")
+        return cls(entry, expires, bytes.fromhex(key), version)
 
     def encode(self) -> bytes:
         entry = self.entry
@@ -64,6 +71,7 @@ class Claim:
             "name": entry.name,
             "expires": timestamp(self.expires),
             "key": self.key.hex(),
+            "index_version": self.version,
         }
         return (json.dumps(values, ensure_ascii=False) + "\n").encode()
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from weightstore.digest import Digest
+    from weightstore.digest import Digest, Pin
     from weightstore.records import Ref, Wanted
     from weightstore.store.layers import Layer
 
@@ -30,17 +30,21 @@ def refs_that_do_not_count(wanted: Wanted, layers: Sequence[Layer], *, counts: C
                 ref = read_ref(layer.layout, source) if layer.layout is not None else None
             except InvalidRecord:
                 continue  # noted where it was looked for
-            if ref is None or not wanted.pin.matches(ref.digest) or not _is_here(ref.digest, layers):
+            if ref is None or not wanted.pin.matches(ref.digest) or not is_here(ref.digest, layers):
                 continue
-            if ref.via == "mirror" and not wanted.pin.is_pinned:
-                why = "a mirror gave it where somebody knew the digest, which is no word of the source"
-            elif not counts(ref):
-                key = fingerprint(bytes.fromhex(ref.key))
-                why = f"known from an index that the key {key} signed, which your allowed_signers does not allow"
-            else:
-                continue
-            found.append(_told(ref.digest, why))
+            if why := why_it_does_not_count(ref, pin=wanted.pin, counts=counts):
+                found.append(_told(ref.digest, why))
     return found
+
+
+def why_it_does_not_count(ref: Ref, *, pin: Pin, counts: Callable[[Ref], bool]) -> str:
+    """Return why a record that the pin of its source allows is not believed; empty if it is."""
+    if ref.via == "mirror" and not pin.is_pinned:
+        return "a mirror gave it where somebody knew the digest, which is no word of the source"
+    if not counts(ref):
+        key = fingerprint(bytes.fromhex(ref.key))
+        return f"known from an index that the key {key} signed, which your allowed_signers does not allow"
+    return ""
 
 
 def claims_that_do_not_count(
@@ -55,7 +59,7 @@ def claims_that_do_not_count(
             claim = recall(state, source)
         except InvalidRecord:
             continue  # noted where it was looked for
-        if claim is None or not wanted.pin.matches(claim.entry.digest) or not _is_here(claim.entry.digest, layers):
+        if claim is None or not wanted.pin.matches(claim.entry.digest) or not is_here(claim.entry.digest, layers):
             continue
         signer = allowed(signers, claim.key, now, namespace=NAMESPACE)
         whose = signer.name if signer is not None else f"the key {fingerprint(claim.key)}"
@@ -69,7 +73,8 @@ def claims_that_do_not_count(
     return found
 
 
-def _is_here(digest: Digest, layers: Sequence[Layer]) -> bool:
+def is_here(digest: Digest, layers: Sequence[Layer]) -> bool:
+    """Tell whether some layer has a blob, good or not."""
     return any(layer.layout is not None and layer.layout.blob(digest).is_file() for layer in layers)
 
 

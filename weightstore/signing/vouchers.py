@@ -15,7 +15,7 @@ from weightstore.signing.signers import read_signers
 from weightstore.signing.trusted import signed_index
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from weightstore.config import Config
@@ -102,16 +102,16 @@ class Vouchers:
         self._read_at: float | None = None
         self._heard: list[_Heard] = []
 
-    def remembered(self, wanted: Wanted, *, but_not_by: Collection[bytes] = ()) -> Word | None:
+    def remembered(self, wanted: Wanted, *, newest: Mapping[bytes, int] | None = None) -> Word | None:
         """Return what was once signed of some weights, while it is believed and agrees. Opens no socket.
 
-        What was signed ``but_not_by`` some keys.
+        Not what a key says no more, whose ``newest`` known index is no older than that.
 
         Raises:
             InvalidConfig: the file of signers cannot be used.
         """
         for claim in self._recalled(wanted):
-            if claim.key in but_not_by or not _agree(wanted, claim):
+            if _is_over(claim, newest or {}) or not _agree(wanted, claim):
                 continue
             signer = claim.signer(read_signers(self._allowed_signers), datetime.now(UTC))
             if signer is not None:
@@ -133,25 +133,39 @@ class Vouchers:
     def ask(self, wanted: Wanted, *, remembering: bool = True) -> Word | None:
         """Return what the mirrors' signed indexes say of some weights, the first that agrees, and remember it.
 
-        Where none does, what is remembered counts, but for what was signed by a key whose index was read just now: that
-        one has taken it back.
+        Of two indexes of one key the newer one counts, be it of a mirror that lags behind, or remembered of one that is
+        down. Where no mirror says anything, what is remembered counts, but for what a key has taken back by an index
+        that was read just now and is no older.
 
         Raises:
             InvalidConfig: the file of signers cannot be used.
             MissingDependency: cryptography is not installed.
         """
-        for word in self.words(wanted):
-            if word.agrees and word.claim is not None:
-                if remembering:
-                    remember(self._state, word.claim)
-                return word
-        now = datetime.now(UTC)
-        heard = [one.believed for one in self._listen() if one.believed is not None]
-        keys = {believed.signer.key for believed in heard if now < believed.index.expires}
+        words = self.words(wanted)
+        said = [word.claim for word in words if word.agrees and word.claim is not None]
+        newest = self._newest()
+        earlier = self.remembered(wanted, newest=newest)
+        if said:
+            claim = max((one for one in said if one.key == said[0].key), key=lambda one: one.version)
+            if earlier is not None and earlier.claim is not None and _follows(earlier.claim, claim):
+                return earlier
+            if remembering:
+                remember(self._state, claim)
+            return next(word for word in words if word.claim == claim)
         for claim in self._recalled(wanted):
-            if claim.key in keys and remembering and _agree(wanted, claim):
+            if _is_over(claim, newest) and remembering and _agree(wanted, claim):
                 forget(self._state, claim.entry.source)
-        return self.remembered(wanted, but_not_by=keys)
+        return earlier
+
+    def _newest(self) -> dict[bytes, int]:
+        """Return the version of the newest index of each key that was read just now and has not expired."""
+        now = datetime.now(UTC)
+        newest: dict[bytes, int] = {}
+        for one in self._listen():
+            if one.believed is not None and now < one.believed.index.expires:
+                key = one.believed.signer.key
+                newest[key] = max(one.believed.index.version, newest.get(key, 0))
+        return newest
 
     def words(self, wanted: Wanted) -> list[Word]:
         """Return what each mirror says of some weights, in the mirrors' order. Errors as for :meth:`ask`."""
@@ -164,7 +178,7 @@ class Vouchers:
         """Return which sources the mirrors' signed indexes say to have a digest. Errors as for :meth:`ask`."""
         now = datetime.now(UTC)
         return [
-            Claim(entry, heard.believed.index.expires, heard.believed.signer.key)
+            Claim(entry, heard.believed.index.expires, heard.believed.signer.key, heard.believed.index.version)
             for heard in self._listen()
             if heard.believed is not None and now < heard.believed.index.expires
             for entry in heard.entries.values()
@@ -209,7 +223,7 @@ def _word(heard: _Heard, wanted: Wanted, now: datetime) -> Word:
     if expires <= now:
         return Word(heard.mirror, reason=f"not believed: it expired at {timestamp(expires)}")
     said = [heard.entries[source] for source in wanted.sources if source in heard.entries]
-    claims = [Claim(entry, expires, believed.signer.key) for entry in said]
+    claims = [Claim(entry, expires, believed.signer.key, believed.index.version) for entry in said]
     agreeing = next((claim for claim in claims if _agree(wanted, claim)), None)
     claim = agreeing or (claims[0] if claims else None)
     return Word(heard.mirror, believed.signer.name, expires, claim, agrees=agreeing is not None)
@@ -218,3 +232,12 @@ def _word(heard: _Heard, wanted: Wanted, now: datetime) -> Word:
 def _agree(wanted: Wanted, claim: Claim) -> bool:
     """Tell whether what was signed is something that the caller's pin and size allow."""
     return wanted.pin.matches(claim.entry.digest) and wanted.exact_size in {None, claim.entry.size}
+
+
+def _is_over(claim: Claim, newest: Mapping[bytes, int]) -> bool:
+    """Tell whether a key has signed an index that is no older than what is remembered of it."""
+    return claim.key in newest and claim.version <= newest[claim.key]
+
+
+def _follows(claim: Claim, other: Claim) -> bool:
+    return claim.key == other.key and claim.version > other.version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _DOCUMENTS = frozenset({_MANIFEST, _INDEX})
 _WEIGHTS_OF = "dev.weightstore.digest"  # the annotation of our own entries
+_TITLE = "org.opencontainers.image.title"
+_FILE_NAME = re.compile(r"[A-Za-z0-9._+@-]{1,255}")
 
 
 def is_image_layout(root: Path) -> bool:
@@ -100,6 +103,27 @@ def named_by_index(layout: Layout) -> NamedByIndex:
                     documents |= _digests_in([named.get("config")])
                     content |= _digests_in(_descriptors(named, "layers", place))
     return NamedByIndex(frozenset(documents), frozenset(content - documents))
+
+
+def titles_by_index(layout: Layout) -> dict[Digest, str]:
+    """Return the file names that index.json gives weights; of an index that cannot be read, none.
+
+    They are all that is known of a file that came without a source.
+    """
+    try:
+        data = read_index_file(layout)
+        place = str(layout.root / INDEX_NAME)
+        descriptors = _descriptors(_object(data, place), "manifests", place) if data is not None else []
+    except InvalidRecord:
+        return {}
+    found: dict[Digest, str] = {}
+    for one in descriptors:
+        annotations = one.get("annotations")
+        told = annotations if isinstance(annotations, dict) else {}
+        digest, title = {"digest": told.get(_WEIGHTS_OF)}, told.get(_TITLE)
+        if _is_named(digest) and isinstance(title, str) and _FILE_NAME.fullmatch(title):
+            found.setdefault(_digest(digest, ""), title)
+    return found
 
 
 def _digests_in(descriptors: Iterable[object]) -> set[Digest]:

@@ -61,7 +61,8 @@ def write_ref(layout: Layout, ref: Ref, *, counts: Callable[[Ref], bool] = lambd
     Where a branch moved on and its file stayed the same, the newer commit is recorded; and one where there was none. A
     better word takes the place of a lesser one, and never the other way round: what the origin was seen to serve is
     more than what somebody decided or signed, and that is more than what a mirror served under somebody's pin. What one
-    key signed takes the place of what another signed that does not ``count`` for whoever records it.
+    key signed, or somebody decided, takes the place of what another key signed that does not ``count`` for whoever
+    records it.
 
     Raises:
         StoreError: it cannot be written.
@@ -86,8 +87,8 @@ def write_ref(layout: Layout, ref: Ref, *, counts: Callable[[Ref], bool] = lambd
 
 
 def _follows(ref: Ref, known: Ref, counts: Callable[[Ref], bool]) -> bool:
-    both_signed = ref.via == known.via == "signed"
-    return both_signed and ref.key != known.key and not counts(known)
+    is_another = known.via == "signed" and ref.via in {"signed", "adopted"} and ref.key != known.key
+    return is_another and not counts(known)
 
 
 def forget_ref(layout: Layout, source: Source) -> bool:

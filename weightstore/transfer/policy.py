@@ -56,9 +56,8 @@ def route(
             if digest is not None:
                 candidates += [Candidate("mirror", blob_in(mirror, digest), mirror) for mirror in mirrors]
             else:
-                skipped += [
-                    f"mirror {mirror}: needs the full digest, and only {wanted.pin} is known" for mirror in mirrors
-                ]
+                known = f"only {wanted.pin}" if wanted.pin.is_pinned else "nothing of it"
+                skipped += [f"mirror {mirror}: needs the full digest, and {known} is known" for mirror in mirrors]
         elif step == "origin":
             sources = wanted.sources if recorded is None else (*wanted.sources, recorded)
             candidates += [Candidate("origin", source) for source in sources]

@@ -30,12 +30,16 @@ RACES = 20
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A blob that is to be in a mirror: its digest, size in bytes, what to call it, and what was recorded of it."""
+    """A blob that is to be in a mirror: its digest, size in bytes, what to call it, and what was recorded of it.
+
+    ``title`` is the file name that the store's index has for it where nothing is recorded.
+    """
 
     digest: Digest
     size: int
     name: str
     refs: tuple[Ref, ...] = ()
+    title: str = ""
 
 
 class Place(Protocol):

@@ -73,11 +73,13 @@ class PullPlan:
     """What a pull will ask for, each by its full digest. ``told`` are sources whose digest somebody has to be believed.
 
     Of a blob that comes all of them are recorded, also those that nobody asked for: it is found by each of its names.
+    ``offered`` are the entries of the mirror's index, where its word counts.
     """
 
     wanted: tuple[Wanted, ...]
     skipped: tuple[Skipped, ...]
     told: tuple[Told, ...] = ()
+    offered: tuple[IndexEntry, ...] = ()
 
 
 _UNKNOWN = (
@@ -164,7 +166,7 @@ def wanted_of(entry: IndexEntry, mirror: Source) -> Wanted:
     One without a source can be asked for by its digest alone, which is all that it claims.
     """
     if not entry.sources:
-        return Wanted(entry.name or entry.title, blob_in(mirror, entry.digest), Pin.of(entry.digest), entry.size)
+        return replace(wanted_of_digest(entry.digest, mirror), name=entry.name or entry.title, size=entry.size)
     # One that its own name contradicts says nothing against the others.
     sources = tuple(source for source in entry.sources if source.pin.matches(entry.digest)) or entry.sources
     return Wanted(
@@ -175,6 +177,11 @@ def wanted_of(entry: IndexEntry, mirror: Source) -> Wanted:
         alternatives=sources[1:],
         qualified_name=entry.name,
     )
+
+
+def wanted_of_digest(digest: Digest, mirror: Source) -> Wanted:
+    """Return what asks a mirror for a blob by its digest. That the mirror has it is recorded of no source."""
+    return Wanted(str(digest), blob_in(mirror, digest), Pin.of(digest), is_recorded=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import fnmatch
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from weightstore.cluster.index import make_entry, model_index
+from weightstore.cluster.merging import merged
+from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.foreign import understood
-from weightstore.cluster.mirror.plan import NAMELESS, Skipped, Told, commit_of, plan_pull, told_by, wanted_of
+from weightstore.cluster.mirror.plan import (
+    NAMELESS,
+    Skipped,
+    Told,
+    commit_of,
+    plan_pull,
+    told_by,
+    wanted_of,
+    wanted_of_digest,
+)
+from weightstore.cluster.renewal import index_there, renewed_index
 from weightstore.digest import Digest, Pin
-from weightstore.errors import InvalidInput, SourceNotFound, UnknownName
+from weightstore.errors import InvalidInput, InvalidRecord, SourceNotFound, StoreError, UnknownName
 from weightstore.records import Wanted
+from weightstore.store.blobs import list_blobs
+from weightstore.store.gc import refs_by_digest
+from weightstore.store.image import read_index_file, titles_by_index
 from weightstore.store.refs import write_ref
 from weightstore.transfer.bucket import BUCKETS
 from weightstore.transfer.policy import blob_in
@@ -27,6 +44,7 @@ if TYPE_CHECKING:
     from weightstore.cluster.mirror.place import Place
     from weightstore.cluster.mirror.plan import PullPlan
     from weightstore.source import Source
+    from weightstore.store.layout import Layout
 
 _LOOKING = 8
 
@@ -46,17 +64,29 @@ def gather(
     wanted: list[Wanted] = []
     for name in names:
         if name.startswith("sha256:"):
-            digest = Digest.parse(name)
-            wanted.append(Wanted(name, blob_in(place.source, digest), Pin.of(digest)))
+            wanted.append(wanted_of_digest(Digest.parse(name), place.source))
             continue
         try:
-            wanted += client.gather([name])
+            found = client.gather([name])
+            wanted += [_file_there(one, place, client) if trusted else one for one in found]
         except UnknownName as error:
             entries = _called(name, index_of_place(place, client=client)) if trusted else []
             if not entries:
                 raise _unknown(error) from None
             wanted += [pinned_by_catalog(wanted_of(entry, place.source), client) for entry in entries]
     return [*wanted, *client.gather(lockfile=lockfile)]
+
+
+def _file_there(wanted: Wanted, place: Place, client: Client) -> Wanted:
+    """Return what a mirror has under the name of a local file that nothing here knows; else what was wanted.
+
+    Mirrors are told of no paths, only of the files' names.
+    """
+    if wanted.source.scheme != "file" or client.obtainer.known_digest(wanted) is not None:
+        return wanted
+    index = index_of_place(place, client=client)
+    named = _called(wanted.source.file_name, replace(index, entries=tuple(e for e in index.entries if not e.sources)))
+    return wanted_of(named[0], place.source) if len(named) == 1 else wanted
 
 
 def _called(name: str, index: ModelIndex) -> list[IndexEntry]:
@@ -114,7 +144,8 @@ def prepare(place: Place, *, client: Client, wanted: Iterable[Wanted] | None, tr
     if trusted and index is not None:
         coming = {Digest(one.pin.hex) for one in plan.wanted}
         told += told_by(index, coming, pin_of=lambda source: _pin_of(source, client))
-    return replace(plan, wanted=sized, skipped=(*plan.skipped, *nameless), told=told)
+    offers = index.entries if trusted and index is not None else ()
+    return replace(plan, wanted=sized, skipped=(*plan.skipped, *nameless), told=told, offered=offers)
 
 
 def _signed(digests: Iterable[Digest], client: Client) -> tuple[Told, ...]:
@@ -221,3 +252,50 @@ def record_told(report: Report, told: Iterable[Told], *, client: Client) -> None
             write_ref(layout, ref, counts=client.obtainer.counts)
             if (pinned := ref.pinned_source) is not None and pinned != ref.source:
                 write_ref(layout, replace(ref, source=pinned), counts=client.obtainer.counts)
+
+
+def record_named(report: Report, offered: Iterable[IndexEntry], *, client: Client) -> None:
+    """Have the store's index tell of what came without a source, as the mirror's does, so that it keeps its name.
+
+    A mirror is nobody's origin, so no ref is made of it. What is asked for by its digest alone has no other name. Where
+    the store has no index yet, the whole of it is written.
+    """
+    came = [result.obtained for result in report.results if not result.item.wanted.is_recorded and result.obtained]
+    layout = client.obtainer.layers()[-1].layout
+    if not came or layout is None:
+        return
+    there, refs, titles = list_blobs(layout), refs_by_digest(layout), titles_by_index(layout)
+    told = {entry.digest: entry for entry in offered}
+    entries: list[IndexEntry] = []
+    documents: dict[Digest, bytes] = {}
+    for digest, size in {one.digest: one.size for one in came}.items():
+        said = told.get(digest)
+        title = said.title if said is not None else digest.hex
+        if digest not in there or digest in refs or titles.get(digest, digest.hex) != digest.hex:
+            continue  # in a layer, or known by another name
+        entry, made = make_entry(
+            digest,
+            size,
+            sources=(),
+            title=title,
+            name=said.name if said is not None else "",
+            aliases=said.aliases if said is not None else (),
+            licence=said.licence if said is not None else "",
+        )
+        entries.append(entry)
+        documents |= made
+    if not entries:
+        return
+    more = model_index(entries, documents=documents)
+    place = Directory(layout.root, client.receipts, locks=client.config.locks)
+    try:
+        place.renew_index(lambda now: merged(_index_of_store(now, client), more))
+    except StoreError as error:  # members of a group may add blobs, and not all of them may write the index
+        client.note(f"what came without a source is here by its digest only, and gc would take it: {error}")
+
+
+def _index_of_store(layout: Layout, client: Client) -> ModelIndex:
+    with contextlib.suppress(InvalidRecord):  # it is written anew, which tells of the damage
+        if read_index_file(layout) is not None:
+            return index_there(layout)
+    return renewed_index(layout, client.catalogs.all(), note=client.note, counts=client.obtainer.counts)

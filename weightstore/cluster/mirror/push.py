@@ -10,20 +10,25 @@ from weightstore.cluster.index import ModelIndex, index_of
 from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing
+from weightstore.cluster.mirror.plan import wanted_of_digest
 from weightstore.cluster.words import why_no_word
-from weightstore.errors import Cancelled, NoSpace, StoreError, WeightStoreError
+from weightstore.digest import Digest, Pin
+from weightstore.errors import Cancelled, InvalidInput, NoSpace, StoreError, UnknownName, WeightStoreError
+from weightstore.records import Wanted
+from weightstore.source import Source
 from weightstore.store.gc import refs_by_digest
+from weightstore.store.image import titles_by_index
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Iterable, Sequence
 
     from weightstore.catalog.entries import Catalog
+    from weightstore.catalog.lockfile import Lockfile
     from weightstore.client import Client
     from weightstore.cluster.mirror.place import Place
     from weightstore.cluster.mirror.plan import PushPlan
-    from weightstore.digest import Digest
-    from weightstore.records import Ref, Wanted
+    from weightstore.records import Ref
     from weightstore.transfer.progress import Meter
 
 
@@ -61,14 +66,44 @@ def recorded(client: Client) -> dict[Digest, tuple[Ref, ...]]:
 
 
 def held(client: Client) -> list[Outgoing]:
-    """Return every checkpoint that the store and its layers have, and that a source is recorded of."""
+    """Return every checkpoint that the store and its layers have, and of which a source or a file name is recorded."""
     refs = recorded(client)
     found: dict[Digest, Outgoing] = {}
     for one in client.stored():
-        if one.digest in refs and one.digest not in found:
+        if one.digest in found:
+            continue
+        if one.digest in refs:
             name = one.names[0] if one.names else refs[one.digest][0].source.display
             found[one.digest] = Outgoing(one.digest, one.size, name, refs[one.digest])
+        elif one.title and one.made_from is None:
+            found[one.digest] = Outgoing(one.digest, one.size, one.title, title=one.title)
     return list(found.values())
+
+
+def gather(names: Iterable[str], *, client: Client, lockfile: Lockfile | None) -> list[Wanted]:
+    """Return what names, globs, URLs, digests and a lockfile ask for; of files without a source also their file names.
+
+    Raises:
+        UnknownName, InvalidInput: something that cannot be resolved.
+        Drift: the lockfile and the catalog disagree.
+    """
+    here = Source.of_path(client.config.home)
+    wanted: list[Wanted] = []
+    for name in names:
+        if name.startswith("sha256:"):
+            wanted.append(wanted_of_digest(Digest.parse(name), here))
+            continue
+        try:
+            wanted += client.gather([name])
+        except UnknownName:
+            titled = sorted({one.digest for one in client.stored() if one.title == name and one.made_from is None})
+            if not titled:
+                raise
+            if len(titled) > 1:
+                choices = ", ".join(map(str, titled))
+                raise InvalidInput(f"{name!r}: several files have this name. Say which: {choices}") from None
+            wanted.append(replace(wanted_of_digest(titled[0], here), name=name))
+    return [*wanted, *client.gather(lockfile=lockfile)]
 
 
 def chosen(client: Client, wanted: Iterable[Wanted]) -> list[Outgoing]:
@@ -78,13 +113,36 @@ def chosen(client: Client, wanted: Iterable[Wanted]) -> list[Outgoing]:
         NotPresent: some of them are in no store here.
     """
     refs = recorded(client)
+    titles: dict[Digest, str] = {}
+    for layer in client.obtainer.layers():
+        titles = {**(titles_by_index(layer.layout) if layer.layout is not None else {}), **titles}
     found = []
     for one in wanted:
         located = client.obtainer.locate(one)
         if located.hit is None:
             raise client.obtainer.not_present(one, located)
         with located.hit.blob as blob:
-            found.append(Outgoing(blob.digest, blob.size, one.name, refs.get(blob.digest, ())))
+            mine = refs.get(blob.digest, ())
+            found.append(Outgoing(blob.digest, blob.size, one.name, mine, "" if mine else titles.get(blob.digest, "")))
+    return found
+
+
+def with_words(blobs: Iterable[Outgoing], words: Iterable[Ref], *, client: Client) -> list[Outgoing]:
+    """Return blobs with what a keeper says of their sources, where no better word is recorded of these here."""
+    catalogs = tuple(client.catalogs.all())
+    by_digest: dict[Digest, list[Ref]] = {}
+    for ref in words:
+        known = client.obtainer.known_digest(Wanted(str(ref.source), ref.source, Pin()))
+        if known in {None, ref.digest}:
+            by_digest.setdefault(ref.digest, []).append(ref)
+        else:
+            client.note(f"{ref.source} is recorded as {known}, and the lockfile says {ref.digest}: not taken")
+    found = []
+    for blob in blobs:
+        said = {ref.source: ref for ref in by_digest.get(blob.digest, ())}
+        said |= {ref.source: ref for ref in blob.refs if ref.source not in said}
+        said |= {ref.source: ref for ref in _words(blob.refs, catalogs, client)}
+        found.append(replace(blob, refs=tuple(said.values())))
     return found
 
 
@@ -166,18 +224,20 @@ def _attempt(blob: Outgoing, place: Place, client: Client, meter: Meter, stop: t
 
 def publish_index(blobs: Sequence[Outgoing], place: Place, *, client: Client) -> None:
     """Have a mirror's index tell of some blobs, beside what it tells already."""
-    mine = index_of(
-        {blob.digest: blob.size for blob in blobs},
-        {blob.digest: blob.refs for blob in blobs},
-        client.catalogs.all(),
-        counts=client.obtainer.counts,
-    )
+    mine = _index_of(blobs, client)
     place.change_index(lambda old: merged(old, mine))
 
 
 def index_after(blobs: Sequence[Outgoing], old: ModelIndex | None, *, client: Client) -> ModelIndex:
     """Return what a mirror's index will be when it tells of some blobs as well."""
-    sizes = {blob.digest: blob.size for blob in blobs}
-    refs = {blob.digest: blob.refs for blob in blobs}
-    mine = index_of(sizes, refs, client.catalogs.all(), counts=client.obtainer.counts)
-    return merged(old or ModelIndex(), mine)
+    return merged(old or ModelIndex(), _index_of(blobs, client))
+
+
+def _index_of(blobs: Sequence[Outgoing], client: Client) -> ModelIndex:
+    return index_of(
+        {blob.digest: blob.size for blob in blobs},
+        {blob.digest: blob.refs for blob in blobs},
+        client.catalogs.all(),
+        counts=client.obtainer.counts,
+        titles={blob.digest: blob.title for blob in blobs},
+    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from weightstore.errors import InvalidRecord, NotPresent, StoreError
 from weightstore.interop.views.layouts import Held
+from weightstore.signing.unbelieved import is_here, why_it_does_not_count
 from weightstore.store.layers import find_ref
 from weightstore.store.refs import list_refs
 
@@ -23,15 +24,28 @@ if TYPE_CHECKING:
 def believed(client: Client, *, note: Callable[[str], None]) -> list[Ref]:
     """Return the refs of all layers that may be believed, one for each source; its blob need not be there.
 
-    As everywhere, the first layer's word counts.
+    As everywhere, the first layer's word counts. What is here and is not believed is told, with the reason.
     """
     refs: dict[Source, Ref] = {}
-    for layer in client.obtainer.layers():
+    others: dict[Source, str] = {}
+    layers = client.obtainer.layers()
+    for layer in layers:
         for ref in list_refs(layer.layout) if layer.layout is not None else ():
             if isinstance(ref, InvalidRecord):
                 note(str(ref))
-            elif ref.source not in refs and _is_believed(ref, client):
-                refs[ref.source] = ref
+            elif ref.source not in refs and (pin := _pin_of(ref.source, client)).matches(ref.digest):
+                why_not = why_it_does_not_count(ref, pin=pin, counts=client.obtainer.counts)
+                if not why_not:
+                    refs[ref.source] = ref
+                elif is_here(ref.digest, layers):
+                    others.setdefault(ref.source, why_not)
+    by_reason: dict[str, list[Source]] = {}
+    for source, why_not in others.items():
+        if source not in refs:
+            by_reason.setdefault(why_not, []).append(source)
+    for why_not, sources in by_reason.items():
+        more = f", and {len(sources) - 1} more" if len(sources) > 1 else ""
+        note(f"passed over: {sources[0]}{more}: {why_not}")
     return list(refs.values())
 
 
@@ -95,11 +109,6 @@ def _pin_of(source: Source, client: Client) -> Pin:
     return source.pin if entry is None else entry.pin
 
 
-def _is_believed(ref: Ref, client: Client) -> bool:
-    pin = _pin_of(ref.source, client)
-    return pin.matches(ref.digest) and (ref.via != "mirror" or pin.is_pinned) and client.obtainer.counts(ref)
-
-
 def opener(client: Client) -> Callable[[Digest], OpenBlob]:
     """Return what opens a blob, verified, of whichever layer has a good one."""
 
@@ -130,5 +139,6 @@ def _not_present(client: Client, missing: Sequence[Wanted], remedy: str) -> NotP
         digest=digests[0] if len(digests) == 1 else ", ".join(digests[:3]) + (", …" if len(digests) > 3 else ""),
         searched=[str(layer.root) for layer in client.obtainer.layers()],
         offline=client.config.offline,
+        unbelieved=[why for one in missing if not one.pin.is_full for why in client.obtainer.unbelieved(one)],
         remedy=remedy or "weightstore prefetch " + " ".join(f"'{name}'" for name in names),
     )
