@@ -26,21 +26,20 @@ from weightstore.cli.mirror_pulled import print_pull_plan, skipped_as_json, skip
 from weightstore.cli.mirror_sign import command as sign
 from weightstore.cli.mirror_verify import command as verify
 from weightstore.cli.options import LocalPath, WeightsName, group_with_example, shared_options
-from weightstore.errors import Cancelled, InvalidInput, NotPresent
+from weightstore.errors import InvalidInput, NotPresent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from weightstore.catalog.lockfile import Lockfile
     from weightstore.cli.settings import Settings
     from weightstore.client import Client
     from weightstore.cluster.index import IndexEntry, ModelIndex
-    from weightstore.cluster.mirror.place import Outgoing, Place
+    from weightstore.cluster.mirror.place import Outgoing
     from weightstore.cluster.mirror.plan import Difference, PushPlan
     from weightstore.cluster.mirror.push import Pushed
     from weightstore.cluster.mirror.signature import Carried
-    from weightstore.digest import Digest
     from weightstore.records import Wanted
 
 _NAMES = "[NAME|GLOB|URL]..."
@@ -132,7 +131,7 @@ weightstore mirror push oci://registry.example.org/group/weights --locked weight
     "--mount-from", default="", metavar="REPOSITORY", help="Of oci://: take blobs from there that it has already."
 )
 @click.option(
-    "--check", is_flag=True, help="Of oci://: ask for each file whether it is there, whatever the mirror's index says."
+    "--check", is_flag=True, help="Read and hash all of these that DEST has, and push again what is damaged or lost."
 )
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="So many files side by side.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would travel, and push nothing.")
@@ -155,21 +154,25 @@ def push(
     DEST is a directory, which is made where there is none, oci://host/repository, or s3://, gs:// or az://bucket/prefix.
     Every file is hashed once more on its way. The index is written last, and keeps what others pushed. The store's
     signed index goes along, unless users of DEST would not believe it or would lose by it.
+
+    What DEST says that it has is believed, by name and size; of a directory what you have not hashed yet is hashed.
+    --check is the remedy for a mirror that is damaged: it reads back as much as would be pushed to an empty one.
     """
     from weightstore.cli.fetching import worst
     from weightstore.cli.interrupt import interruptible
-    from weightstore.cli.pushing import push_progress
+    from weightstore.cli.pushing import damaged_at_mirror, push_progress
     from weightstore.cluster.mirror import push as pushing
     from weightstore.cluster.mirror.places import open_place
     from weightstore.cluster.mirror.plan import plan_push
 
     client = settings.client()
-    place = open_place(destination, client=client, writable=True, mount_from=mount_from)
+    place = open_place(destination, client=client, writable=True, mount_from=mount_from, check=check)
     blobs = pushing.held(client) if everything else pushing.chosen(client, _gather(client, names, locked))
     known = place.read_index()
-    # A registry's index may name what has been removed there since. It spares a request for each file, and no more.
-    there = place.present({blob.digest: blob.size for blob in blobs}, None if check else known)
-    plan = plan_push(blobs, _good_at(place, there, settings=settings))
+    sizes = {blob.digest: blob.size for blob in blobs}
+    there = place.present(sizes, known)
+    damaged = damaged_at_mirror(place, {digest: sizes[digest] for digest in there}, settings, client, check=check)
+    plan = plan_push(blobs, there, damaged)
     pushing.check_room(plan, place)
     if dry_run:
         after = pushing.index_after(blobs, known, client=client)
@@ -326,32 +329,6 @@ def _print_difference(settings: Settings, display: str, found: Difference) -> No
     parts = (("on both sides", found.both), ("here only", found.here), ("only in the mirror", found.there))
     told = ", ".join(f"{len(blobs)} {where} ({units.size(_bytes(blobs))})" for where, blobs in parts)
     settings.say(f"{display}: {told}")
-
-
-def _good_at(place: Place, there: Collection[Digest], *, settings: Settings) -> Collection[Digest]:
-    """Return which of the blobs at a mirror are as they should be, as far as they can be looked at: in a directory.
-
-    What this user has hashed before, and has not changed since, is not hashed again.
-    """
-    from weightstore.cli.interrupt import interruptible
-    from weightstore.cli.progress import hashing_progress
-    from weightstore.cluster.mirror.directory import Directory
-
-    unproven = place.unproven(there) if isinstance(place, Directory) else {}
-    if not isinstance(place, Directory) or not unproven:
-        return there
-    doing = f"verifying what is in {place.display}"
-    with interruptible() as stop, hashing_progress(settings, sum(unproven.values()), doing) as advance:
-
-        def on_bytes(size: int) -> None:
-            if stop.is_set():
-                raise Cancelled
-            advance(size)
-
-        damaged = place.damaged(unproven, on_bytes=on_bytes)
-    for digest in sorted(damaged):
-        settings.note(f"{place.display} has {digest} damaged: it is pushed anew")
-    return set(there) - damaged
 
 
 def _announcement(display: str, plan: PushPlan) -> str:

@@ -89,15 +89,17 @@ class Directory:
         }
 
     def damaged(self, digests: Collection[Digest], *, on_bytes: Callable[[int], None]) -> set[Digest]:
-        """Return which of the blobs there are not what their names say, or cannot be read. They are hashed, once."""
+        """Return which of the blobs there are not what their names say, or cannot be read. They are hashed."""
         layout = self._readable()
         if layout is None:
             return set()
 
         def is_good(digest: Digest) -> bool:
             try:
-                blob = open_verified(layout.blob(digest), digest, self._receipts, on_bytes=on_bytes)
+                blob = open_verified(layout.blob(digest), digest, self._receipts, on_bytes=on_bytes, always_hash=True)
             except (BlobDamaged, OSError):
+                # One that was true of the very same file is not to stand in the way of the one that is written.
+                self._receipts.forget(digest)
                 return False  # writing it puts that one aside, or tells why it cannot
             if blob is not None:
                 blob.close()

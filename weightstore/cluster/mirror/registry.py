@@ -63,8 +63,11 @@ class InRegistry:
         mount_from: str = "",
         retry: RetryPolicy,
         uploads: Uploads | None = None,
+        check: bool = False,
     ) -> None:
+        """``check`` has it asked for each thing that its index names, and not only for what that does not name."""
         self.source = source
+        self._check = check
         self._repository, _ = Repository.of(source)
         self._uploads = uploads
         self._artifacts: dict[str, IndexEntry | None] = {}
@@ -89,7 +92,7 @@ class InRegistry:
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:
         """Return which blobs are there: by its index, and by one request for each that the index does not name."""
-        entries = index.by_digest if index is not None else {}
+        entries = index.by_digest if index is not None and not self._check else {}
         there = {digest for digest, size in wanted.items() if digest in entries and entries[digest].size == size}
         return there | {digest for digest, size in wanted.items() if digest not in there and self._has(digest, size)}
 
