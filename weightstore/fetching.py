@@ -15,6 +15,7 @@ from weightstore.errors import (
     TransferError,
     WeightStoreError,
 )
+from weightstore.store.image import is_of_another_tool
 
 if TYPE_CHECKING:
     import threading
@@ -140,9 +141,10 @@ def _mending(mirror: Source) -> str:
     """Return the command that mends a damaged mirror: where it lies, or by pushing again what is not right."""
     if mirror.scheme in {"http", "https"}:  # which directory it serves is not known here
         return "weightstore --home DIR verify --repair"
-    if mirror.scheme == "file":
+    if mirror.scheme == "file" and not is_of_another_tool(mirror.path):
         return f"weightstore --home {mirror.path} verify --repair"
-    return f"weightstore mirror push {mirror.display} --all --check"
+    place = mirror.path if mirror.scheme == "file" else mirror.display
+    return f"weightstore mirror push {place} --all --check"
 
 
 def _from(

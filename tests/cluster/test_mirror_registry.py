@@ -7,15 +7,14 @@ import hashlib
 import json
 import random
 import shutil
-import subprocess
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Run, Site
+from tests.cluster.images import skopeo
 from tests.cluster.test_mirror import ALL, blobs_in
 from tests.servers.registry import DockerRegistry
 from weightstore.cluster.index import REF_NAME
@@ -24,24 +23,6 @@ from weightstore.cluster.mirror.registry import PIECE
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
 # The password is "secret"; bcrypt is all that the registry reads.
 USER = "ada:$2y$05$HaxjFnkXJFuOyMQPmVxvxuOuHQ9CqWQwDpwPjXRS6y81HlDh5FnO.\n"
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[DockerRegistry]:
-    with DockerRegistry() as registry:
-        yield registry
-
-
-@pytest.fixture
-def repository(registry: DockerRegistry, request: pytest.FixtureRequest) -> str:
-    """The address of a repository that nothing is in."""
-    return f"{registry.address}/site/n{abs(hash(request.node.name)) % 10**9}"
-
-
-def skopeo(*arguments: str | Path) -> None:
-    command = ["skopeo", "copy", "--insecure-policy", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_pushed_is_pulled_with_the_origin_off(site: Site, run: Run, repository: str) -> None:

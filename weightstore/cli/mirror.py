@@ -98,13 +98,17 @@ def index(settings: Settings) -> None:
     copy it unchanged. Run it again when the store has changed; what changed nothing gives the same bytes. What others
     pushed stays as long as the store has it, also under names that no catalog here knows.
     """
+    from weightstore.cli.pushing import adopted
     from weightstore.cluster.mirror.directory import Directory
     from weightstore.cluster.page import page_of, write_page
     from weightstore.cluster.renewal import renewed_index
-    from weightstore.store.image import INDEX_NAME
-    from weightstore.store.layout import require_layout
+    from weightstore.store.image import INDEX_NAME, is_of_another_tool
+    from weightstore.store.layout import adopt_layout, require_layout
 
     client = settings.client()
+    if is_of_another_tool(client.config.home):
+        adopt_layout(client.config.home)
+        settings.note(adopted(str(client.config.home)))
     require_layout(client.config.home)  # a typo is not to become an empty mirror
     layout = client.obtainer.writable()
     catalogs, counts = client.catalogs.all(), client.obtainer.counts
@@ -115,7 +119,8 @@ def index(settings: Settings) -> None:
     if settings.json:
         settings.print_json({"index": str(path), "entries": [_entry_as_json(entry) for entry in made.entries]})
         return
-    settings.say(f"{path}: {units.count(len(made.entries), 'checkpoint')}, {units.size(_bytes(made.entries))}")
+    others = f", and {units.count(len(made.foreign), 'manifest')} of other tools" if made.foreign else ""
+    settings.say(f"{path}: {units.count(len(made.entries), 'checkpoint')}, {units.size(_bytes(made.entries))}{others}")
 
 
 @command.command(
@@ -160,8 +165,9 @@ def push(
     """
     from weightstore.cli.fetching import worst
     from weightstore.cli.interrupt import interruptible
-    from weightstore.cli.pushing import damaged_at_mirror, push_progress
+    from weightstore.cli.pushing import adopted, damaged_at_mirror, push_progress
     from weightstore.cluster.mirror import push as pushing
+    from weightstore.cluster.mirror.directory import Directory
     from weightstore.cluster.mirror.places import open_place
     from weightstore.cluster.mirror.plan import plan_push
 
@@ -174,6 +180,8 @@ def push(
     damaged = damaged_at_mirror(place, {digest: sizes[digest] for digest in there}, settings, client, check=check)
     plan = plan_push(blobs, there, damaged)
     pushing.check_room(plan, place)
+    if isinstance(place, Directory) and place.is_of_another_tool:
+        settings.note(adopted(place.display, would_be=dry_run))
     if dry_run:
         after = pushing.index_after(blobs, known, client=client)
         _print_push_plan(settings, place.display, plan, carried_to(place, after, client=client, dry_run=True))

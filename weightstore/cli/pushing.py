@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from weightstore.transfer.progress import Meter
 
 
+def adopted(display: str, *, would_be: bool = False) -> str:
+    """Return what is noted of an image layout that becomes a store."""
+    how = "would become" if would_be else "is now"
+    return f"{display} is an OCI image layout that another tool wrote; it {how} a store, and what is there is kept"
+
+
 def damaged_at_mirror(
     place: Place, there: Mapping[Digest, int], settings: Settings, client: Client, *, check: bool
 ) -> set[Digest]:

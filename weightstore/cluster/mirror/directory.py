@@ -18,8 +18,8 @@ from weightstore.cluster.page import page_of, write_page
 from weightstore.errors import BlobDamaged, InvalidRecord, NoSpace, StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs, open_verified
-from weightstore.store.image import INDEX_NAME, is_image_layout, read_index_file
-from weightstore.store.layout import Layout, create_layout, open_layout, translated, write_record
+from weightstore.store.image import INDEX_NAME, is_of_another_tool, read_index_file
+from weightstore.store.layout import Layout, adopt_layout, create_layout, open_layout, translated, write_record
 from weightstore.store.locks import BestLock
 from weightstore.store.parts import Part
 from weightstore.store.publish import publish
@@ -54,6 +54,11 @@ class Directory:
     @property
     def display(self) -> str:
         return str(self.root)
+
+    @property
+    def is_of_another_tool(self) -> bool:
+        """Whether it is an image layout that another tool wrote, which becomes a store with the first push."""
+        return is_of_another_tool(self.root)
 
     @property
     def source(self) -> Source:
@@ -245,7 +250,7 @@ class Directory:
 
     def _readable(self) -> Layout | None:
         """Return the store that is there, or an image layout that another tool wrote; None where there is neither."""
-        if not (self.root / "store.json").exists() and is_image_layout(self.root):
+        if self.is_of_another_tool:
             return Layout(self.root)
         return open_layout(self.root, strict=True)
 
@@ -270,6 +275,8 @@ class Directory:
         Raises:
             StoreError: there are other things.
         """
+        if self.is_of_another_tool:
+            return None
         layout = open_layout(self.root, strict=True)
         if layout is None and self._holds_other_things():
             raise StoreError(
@@ -283,7 +290,10 @@ class Directory:
         with self._lock:
             if self._made is None:
                 is_new = self._store_or_room() is None
-                self._made = create_layout(self.root, "group" if is_new else None)
+                if self.is_of_another_tool:
+                    self._made = adopt_layout(self.root)
+                else:
+                    self._made = create_layout(self.root, "group" if is_new else None)
             return self._made
 
     def _holds_other_things(self) -> bool:
