@@ -132,9 +132,9 @@ class Directory:
         try:
             yield
         except NoSpace as error:
-            raise error.advising(
-                f"Make room there (`weightstore --home {self.root} gc --dry-run`), or push to another place."
-            ) from None
+            is_store = (self.root / "store.json").exists()
+            how = f" (`weightstore --home {self.root} gc --dry-run`)" if is_store else ""
+            raise error.advising(f"Make room there{how}, or push to another place.") from None
 
     def write(self, blob: Outgoing, chunks: Chunks) -> None:
         with self._room_is_made_there():
