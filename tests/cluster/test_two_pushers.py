@@ -227,6 +227,23 @@ def test_what_another_pushed_between_our_reading_and_writing_is_kept(
     assert {entry.digest for entry in index_at(place(ada)).entries} == expected
 
 
+@pytest.mark.needs("docker-registry")
+def test_a_tag_that_another_was_just_writing_when_it_was_looked_at_is_looked_at_again(
+    ada: Pusher, bob: Pusher, registry: DockerRegistry
+) -> None:
+    """The plain registry lists a tag a moment before it can say what that is."""
+    address = f"oci://{registry.address}/moment"
+    mine, theirs = ada.get("/mine.pth"), bob.get("/theirs.pth")
+    bob.bring(theirs, open_place(address, client=bob.client))
+    registry.lose_tag("moment", "weightstore-index")  # which bob has read, and not written yet
+    current = registry.files_of_tag("moment", "theirs.pth") / "current"
+    current.rename(current.with_name("later"))
+    place = open_place(address, client=ada.client)
+    _write(ada, mine, place)
+    _stale(ada, mine, place, lambda: current.with_name("later").rename(current))
+    assert {entry.digest for entry in index_at(place).entries} == {mine[0].digest, theirs[0].digest}
+
+
 @KINDS
 def test_two_files_of_one_name_pushed_at_once_are_both_there_under_names_of_their_own(
     ada: Pusher, bob: Pusher, request: pytest.FixtureRequest, tmp_path: Path, kind: str

@@ -74,7 +74,11 @@ class DockerRegistry:
 
     def lose_tag(self, repository: str, tag: str) -> None:
         """Delete a tag, which this version does only in its files."""
-        shutil.rmtree(self._home / f"data/docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}")
+        shutil.rmtree(self.files_of_tag(repository, tag))
+
+    def files_of_tag(self, repository: str, tag: str) -> Path:
+        """Return the directory of a tag. It is made before ``current``, in which is what the tag means."""
+        return self._home / f"data/docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}"
 
     def file_of(self, digits: str) -> Path:
         """Return the file in which a blob lies."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -206,13 +205,18 @@ class InRegistry:
         return found
 
     def _artifact(self, tag: str) -> IndexEntry | None:
-        """Return the checkpoint under a tag that a push gave it; None for whatever else there is."""
+        """Return the checkpoint under a tag that a push gave it; None for whatever else there is.
+
+        What another is just writing is nothing yet, and is not remembered as such: the next look has to find it.
+        """
         if tag not in self._artifacts:
             data = self._manifest(tag)
-            entries: tuple[IndexEntry, ...] = ()
-            if data is not None:
-                with contextlib.suppress(InvalidRecord):
-                    entries = parse_manifest(data, place=f"{self.display}:{tag}")
+            if data is None:
+                return None
+            try:
+                entries = parse_manifest(data, place=f"{self.display}:{tag}")
+            except InvalidRecord:
+                return None
             self._artifacts[tag] = entries[0] if len(entries) == 1 and tag in tags_of(entries[0]) else None
         return self._artifacts[tag]
 
