@@ -16,6 +16,7 @@ from weightstore.errors import (
     TransferError,
     WeightStoreError,
 )
+from weightstore.store.image import is_of_another_tool
 
 if TYPE_CHECKING:
     import threading
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from weightstore.config import Config
     from weightstore.obtain import Located
     from weightstore.records import Wanted
+    from weightstore.source import Source
     from weightstore.store.layout import Layout
     from weightstore.transfer.download import Downloaded, Limits
     from weightstore.transfer.health import Health
@@ -64,7 +66,7 @@ def fetch(
         Cancelled: ``stop`` was set.
     """
     failures: list[WeightStoreError] = []
-    by_mirrors: list[WeightStoreError] = []
+    by_mirrors: list[tuple[Source, WeightStoreError]] = []
     no_space: NoSpace | None = None
     missing: MissingDependency | None = None
     has_origin = any(candidate.kind == "origin" for candidate in candidates)
@@ -72,7 +74,7 @@ def fetch(
     for candidate in ordered:
         mirror = candidate.mirror
         if mirror is not None and (error := health.why_not(mirror)) is not None:
-            by_mirrors.append(error)
+            by_mirrors.append((mirror, error))
             continue
         try:
             done = _from(
@@ -106,7 +108,7 @@ def fetch(
                 if isinstance(error, DigestMismatch) and candidate != ordered[-1]:
                     meter.note(f"{candidate.source} has other content now: asking further sources")
             else:
-                by_mirrors.append(error)
+                by_mirrors.append((mirror, error))
                 # Where mirrors are all there is, the error at the end tells what the last one did.
                 if health.failed(mirror, error, tell=has_origin or candidate != ordered[-1]):
                     tell(f"mirror passed over: {error}")
@@ -122,13 +124,17 @@ def fetch(
     raise no_space or _no_mirror(wanted, located, by_mirrors)
 
 
-def _no_mirror(wanted: Wanted, located: Located, failures: Sequence[WeightStoreError]) -> TransferError:
+def _no_mirror(
+    wanted: Wanted, located: Located, by_mirrors: Sequence[tuple[Source, WeightStoreError]]
+) -> TransferError:
     """Return the error that says what each mirror did, and what to do about it."""
     what = f" ({located.digest})" if located.digest is not None else ""
+    failures = [error for _, error in by_mirrors]
     told = "; ".join(str(error) for error in dict.fromkeys(failures)).rstrip(".")
     remedies = []
-    if any(isinstance(error, IntegrityError) for error in failures):
-        remedies.append("Whoever keeps the mirror mends it with `weightstore --home DIR verify --repair`")
+    if liars := dict.fromkeys(mirror for mirror, error in by_mirrors if isinstance(error, IntegrityError)):
+        mending = " and ".join(f"`{command}`" for command in dict.fromkeys(map(_mending, liars)))
+        remedies.append(f"Whoever keeps the mirror mends it with {mending}")
     elif all(isinstance(error, SourceNotFound) for error in failures):
         remedies.append("Whoever keeps the mirror brings it there with `weightstore mirror push`")
     elif any(isinstance(error, SourceUnavailable) for error in failures):
@@ -137,6 +143,16 @@ def _no_mirror(wanted: Wanted, located: Located, failures: Sequence[WeightStoreE
     remedies.append(f"Where the origin can be reached: weightstore prefetch '{argument}'")
     reason = f"no mirror gave it{what}: {told}. {'. '.join(remedies)}"
     return TransferError(source=wanted.name, reason=reason)
+
+
+def _mending(mirror: Source) -> str:
+    """Return the command that mends a damaged mirror: where it lies, or by pushing again what is not right."""
+    if mirror.scheme in {"http", "https"}:  # which directory it serves is not known here
+        return "weightstore --home DIR verify --repair"
+    if mirror.scheme == "file" and not is_of_another_tool(mirror.path):
+        return f"weightstore --home {mirror.path} verify --repair"
+    place = mirror.path if mirror.scheme == "file" else mirror.display
+    return f"weightstore mirror push {place} --all --check"
 
 
 def _from(

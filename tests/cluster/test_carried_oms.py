@@ -10,7 +10,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.cli.conftest import Run, Site
-from tests.cluster.test_carried_signatures import needs_s3, s3  # noqa: F401 - a fixture
 from tests.cluster.test_mirror import ALL
 from tests.cluster.test_oms import library, write_key
 
@@ -58,17 +57,10 @@ def test_it_is_not_carried_to_other_files(run: Run, tmp_path: Path) -> None:
     assert json.loads(run("mirror", "status", "mirror", "--json").stdout)["oms"] is None
 
 
-@needs_s3
 @pytest.mark.usefixtures("signed")
-def test_a_bucket_has_it_too(
-    run: Run,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in request.getfixturevalue("s3").environment.items():
-        monkeypatch.setenv(name, value)
-    assert json.loads(run("mirror", "push", "s3://weights/oms", "--all", "--json").stdout)["oms"]["status"] == "carried"
-    assert json.loads(run("mirror", "status", "s3://weights/oms", "--json").stdout)["oms"] == {"matches": True}
+def test_a_bucket_has_it_too(run: Run, bucket: str) -> None:
+    assert json.loads(run("mirror", "push", bucket, "--all", "--json").stdout)["oms"]["status"] == "carried"
+    assert json.loads(run("mirror", "status", bucket, "--json").stdout)["oms"] == {"matches": True}
 
 
 @pytest.mark.usefixtures("signed")

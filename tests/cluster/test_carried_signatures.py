@@ -8,8 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,28 +26,12 @@ from weightstore.source import Source
 
 pytestmark = pytest.mark.needs("ssh-keygen")
 FILES = ("signed-index.json", "signed-index.json.sig")
-needs_s3 = pytest.mark.skipif(
-    any(find_spec(package) is None for package in ("obstore", "moto", "flask_cors")),
-    reason="obstore and moto are not installed",
-)
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with S3Server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[DockerRegistry]:
-    with DockerRegistry() as server:
-        yield server
 
 
 @pytest.fixture(
     params=[
         "directory",
-        pytest.param("bucket", marks=needs_s3),
+        "bucket",
         pytest.param("registry", marks=pytest.mark.needs("docker-registry")),
     ]
 )
@@ -399,7 +382,6 @@ def test_skopeo_brings_the_very_files_out_of_a_registry(
     judge({name: path.read_bytes() for name, path in files.items()}, tmp_path / "signers")
 
 
-@needs_s3
 @pytest.mark.usefixtures("signed")
 def test_amazons_own_client_brings_the_very_files_out_of_a_bucket(
     run: Run, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -249,11 +249,52 @@ def test_a_bucket_with_other_bytes_publishes_none_of_them(
     run("mirror", "push", place, "--all")
     there.put({f"{prefix}/blobs/sha256/{site.digest('A')}": bytes(len(site.data("A")))})
     shutil.rmtree(site.home)
-    run("mirror", "pull", place, "--locked", "weights.lock", code=6)
+    told = run("mirror", "pull", place, "--locked", "weights.lock", code=6).stderr
+    assert f"weightstore mirror push {place} --all --check" in told
+    assert "verify" not in told
     assert blobs_in(site.home) == set()
     monkeypatch.setenv("WEIGHTSTORE_MIRRORS", place)
     run("prefetch", "--locked", "weights.lock")
     assert blobs_in(site.home) == {site.digest("A")}
+
+
+def test_a_damaged_object_is_pushed_again_where_all_are_read(
+    site: Site, run: Run, place: str, there: Cloud, prefix: str
+) -> None:
+    run("lock", "-o", "weights.lock", *ALL)
+    run("mirror", "push", place, "--all")
+    there.put({f"{prefix}/blobs/sha256/{site.digest('A')}": bytes(len(site.data("A")))})
+    assert "0 pushed, 3 there already" in run("mirror", "push", place, "--all").stderr
+    planned = run("mirror", "push", place, "--all", "--check", "--dry-run").stderr
+    assert f"{place} has sha256:{site.digest('A')} damaged" in planned
+    assert "1 file to push" in planned
+    told = run("mirror", "push", place, "--all", "--check").stderr
+    assert f"3 files to read back, 153.0 kB from {place}" in told
+    assert "1 pushed, 2 there already" in told
+    assert "damaged" not in run("mirror", "push", place, "--all", "--check").stderr
+    shutil.rmtree(site.home)
+    site.server.stop()
+    run("mirror", "pull", place, "--locked", "weights.lock")
+    assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
+
+
+def test_an_object_whose_connection_breaks_while_it_is_looked_at_is_read_anew(
+    site: Site, run: Run, place: str, there: Cloud, prefix: str
+) -> None:
+    run("prefetch", "Small_Weights.A")
+    run("mirror", "push", place, "--all")
+    failed: list[str] = []
+
+    def fault(asked: Asked) -> Given | None:
+        # obstore asks three times by itself
+        if asked.method != "GET" or site.digest("A") not in asked.target or len(failed) == 4:
+            return None
+        failed.append(asked.target)
+        return Given(503, {}, b"later")
+
+    there.relay.fault = fault
+    assert "0 pushed, 1 there already" in run("mirror", "push", place, "--all", "--check").stderr
+    assert len(failed) == 4
 
 
 def test_an_object_is_a_source(site: Site, run: Run, place: str, there: Cloud, prefix: str) -> None:

@@ -7,39 +7,22 @@ import hashlib
 import json
 import random
 import shutil
-import subprocess
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.conftest import Run, Site
+from tests.cluster.images import skopeo
 from tests.cluster.test_mirror import ALL, blobs_in
 from tests.servers.registry import DockerRegistry
+from weightstore.cluster.index import REF_NAME
 from weightstore.cluster.mirror.registry import PIECE
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
 # The password is "secret"; bcrypt is all that the registry reads.
 USER = "ada:$2y$05$HaxjFnkXJFuOyMQPmVxvxuOuHQ9CqWQwDpwPjXRS6y81HlDh5FnO.\n"
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[DockerRegistry]:
-    with DockerRegistry() as registry:
-        yield registry
-
-
-@pytest.fixture
-def repository(registry: DockerRegistry, request: pytest.FixtureRequest) -> str:
-    """The address of a repository that nothing is in."""
-    return f"{registry.address}/site/n{abs(hash(request.node.name)) % 10**9}"
-
-
-def skopeo(*arguments: str | Path) -> None:
-    command = ["skopeo", "copy", "--insecure-policy", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_pushed_is_pulled_with_the_origin_off(site: Site, run: Run, repository: str) -> None:
@@ -53,19 +36,94 @@ def test_what_is_pushed_is_pulled_with_the_origin_off(site: Site, run: Run, repo
     assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
 
 
-def test_what_a_registry_has_lost_is_pushed_again_where_it_is_asked_for_each_file(
-    site: Site, run: Run, repository: str, registry: DockerRegistry
+@pytest.mark.parametrize("lost", ["blob", "manifest", "config", "tag", "index"])
+def test_what_a_registry_has_lost_is_pushed_again_where_it_is_asked_for_each_thing(
+    site: Site, run: Run, repository: str, registry: DockerRegistry, tmp_path: Path, lost: str
 ) -> None:
     run("lock", "-o", "weights.lock", *ALL)
-    run("mirror", "push", f"oci://{repository}", "--all")
-    blob = f"http://{registry.address}/v2/{repository.partition('/')[2]}/blobs/sha256:{site.digest('A')}"
-    urllib.request.urlopen(urllib.request.Request(blob, method="DELETE"), timeout=10).close()
-    assert "0 pushed, 3 there already" in run("mirror", "push", f"oci://{repository}", "--all").stderr
-    assert "1 pushed, 2 there already" in run("mirror", "push", f"oci://{repository}", "--all", "--check").stderr
+    place, name = f"oci://{repository}", repository.partition("/")[2]
+    run("mirror", "push", place, "--all")
+    index = manifest_at(registry, name, "weightstore-index")
+    tag = "toys-Small_Weights.A"
+    (digest,) = [one["digest"] for one in index["manifests"] if one["annotations"][REF_NAME] == tag]
+    if lost == "tag":
+        registry.lose_tag(name, tag)
+    elif lost == "index":
+        registry.lose_tag(name, "weightstore-index")
+    else:
+        config = manifest_at(registry, name, digest)["config"]["digest"]
+        gone = {
+            "blob": f"blobs/sha256:{site.digest('A')}",
+            "manifest": f"manifests/{digest}",
+            "config": f"blobs/{config}",
+        }
+        registry.lose(name, gone[lost])
+    if lost != "index":
+        assert "0 pushed, 3 there already" in run("mirror", "push", place, "--all").stderr
+    told = run("mirror", "push", place, "--all", "--check").stderr
+    assert ("1 pushed, 2 there already" if lost == "blob" else "0 pushed, 3 there already") in told
+    assert manifest_at(registry, name, "weightstore-index") == index
+    skopeo("--src-tls-verify=false", f"docker://{repository}:{tag}", f"oci:{tmp_path}/copy:a")
+    before = len(registry.requests())
+    run("mirror", "push", place, "--all", "--check")
+    assert {method for method, _ in registry.requests()[before:]} == {"GET", "HEAD"}
     shutil.rmtree(site.home)
     site.server.stop()
-    run("mirror", "pull", f"oci://{repository}", "--locked", "weights.lock")
+    run("mirror", "pull", place, "--locked", "weights.lock")
     assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
+
+
+def manifest_at(registry: DockerRegistry, name: str, reference: str) -> dict[str, Any]:
+    kinds = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json")
+    url = f"http://{registry.address}/v2/{name}/manifests/{reference}"
+    with urllib.request.urlopen(urllib.request.Request(url, headers={"Accept": ", ".join(kinds)}), timeout=10) as reply:
+        found: dict[str, Any] = json.load(reply)
+    return found
+
+
+def test_an_index_that_names_a_lost_manifest_of_others_is_mended_by_whoever_pushes(
+    site: Site, run: Run, repository: str, registry: DockerRegistry
+) -> None:
+    """A registry takes no index with such a name in it, so that nobody could push any more."""
+
+    def manifests() -> list[dict[str, Any]]:
+        return list(manifest_at(registry, name, "weightstore-index")["manifests"])
+
+    run("prefetch", "Small_Weights.A")
+    place, name = f"oci://{repository}", repository.partition("/")[2]
+    run("mirror", "push", place, "--all")
+    (lost,) = manifests()
+    registry.lose(name, f"manifests/{lost['digest']}")
+    shutil.rmtree(site.home)
+    run("prefetch", "Small_Weights.B")
+    assert "Push again with --check" in run("mirror", "push", place, "--all", code=6).stderr
+    run("mirror", "push", place, "--all", "--check")
+    # What only a config told, as its task, is not known to the one who writes it anew.
+    (mended,) = [one for one in manifests() if one["annotations"] == lost["annotations"]]
+    registry.lose(name, f"manifests/{mended['digest']}")
+    registry.lose(name, f"blobs/sha256:{site.digest('A')}")
+    run("prefetch", "Other_Weights.C")
+    told = run("mirror", "push", place, "--all", "--check", code=6).stderr
+    assert "lost toys/Small_Weights.A" in told
+    assert "removes the tag weightstore-index" in told
+    registry.lose_tag(name, "weightstore-index")
+    run("mirror", "push", place, "--all")
+    assert {one["annotations"][REF_NAME] for one in manifests()} == {"toys-Small_Weights.B", "toys-Other_Weights.C"}
+
+
+def test_a_damaged_blob_that_a_registry_keeps_is_an_error_that_says_so(
+    site: Site, run: Run, repository: str, registry: DockerRegistry
+) -> None:
+    run("prefetch", *ALL)
+    run("mirror", "push", f"oci://{repository}", "--all")
+    file = registry.file_of(site.digest("A"))
+    file.write_bytes(site.data("A")[::-1])
+    told = run("mirror", "push", f"oci://{repository}", "--all", "--check", code=6).stderr
+    assert f"has sha256:{site.digest('A')} damaged still" in told
+    assert "0 pushed, 2 there already, 1 failed" in told
+    file.unlink()  # as whoever keeps it does
+    assert "1 pushed, 2 there already" in run("mirror", "push", f"oci://{repository}", "--all", "--check").stderr
+    assert file.read_bytes() == site.data("A")
 
 
 def test_a_registry_is_a_mirror_like_any_other(

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run, Site
+from tests.cluster.images import skopeo
 from tests.cluster.test_mirror import ALL, blobs_in, index_in, pushed  # noqa: F401
 from tests.servers.hostile import HostileServer
 from tests.servers.hub import HubServer
@@ -411,12 +412,6 @@ def test_a_place_that_cannot_take_a_push_is_told_of_once(
 @pytest.fixture
 def layouts(site: Site, mirror: Path, tmp_path: Path) -> dict[str, Path]:
     """Image layouts as skopeo writes them: of one artifact, and of an index with all of them."""
-
-    def skopeo(*arguments: str) -> None:
-        command = ["skopeo", "copy", "--insecure-policy", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stderr
-
     names = [entry.ref_name for entry in index_in(mirror).entries]
     for name in names:
         skopeo(f"oci:{mirror}:{name}", f"oci:{tmp_path}/plain:{name}")

@@ -15,6 +15,7 @@ from tests.soak.test_places import ADA, BEN, GROUP, as_user
 from weightstore.cli.fetching import worst
 from weightstore.cluster.index import ModelIndex
 from weightstore.cluster.mirror.directory import Directory
+from weightstore.digest import Digest
 from weightstore.errors import Cancelled, NoSpace, StoreError
 from weightstore.store.receipts import Receipts
 
@@ -48,6 +49,16 @@ def test_a_push_replaces_a_damaged_blob(site: Site, run: Run, damaged: Path) -> 
     assert "0 pushed, 3 there already" in run("mirror", "push", "mirror", "--all").stderr
 
 
+def test_a_blob_that_rotted_where_no_stat_tells_is_replaced_by_a_push_that_reads_all(
+    site: Site, run: Run, damaged: Path, tmp_path: Path
+) -> None:
+    """As far as this user's receipts tell, the file is the one that was hashed."""
+    Receipts(site.state).record(Digest(site.digest("A")), damaged.stat())
+    assert "0 pushed, 3 there already" in run("mirror", "push", "mirror", "--all").stderr
+    assert "1 pushed, 2 there already" in run("mirror", "push", "mirror", "--all", "--check").stderr
+    assert damaged.read_bytes() == site.data("A")
+
+
 def test_somebody_who_never_hashed_the_mirror_replaces_it_too(
     site: Site, run: Run, damaged: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -60,6 +71,9 @@ def test_somebody_who_never_hashed_the_mirror_replaces_it_too(
 def test_the_remedy_for_a_damaged_mirror_is_for_that_mirror(site: Site, run: Run, damaged: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "key"], check=True)
     mirror = damaged.parents[2]
+    run("lock", "-o", "weights.lock", "Small_Weights.A")
+    told = run("--home", "other", "mirror", "pull", mirror, "--locked", "weights.lock", code=6).stderr
+    assert f"`weightstore --home {mirror} verify --repair`" in told
     assert (
         f"weightstore --home {mirror} verify --repair" in run("mirror", "sign", mirror, "--key", "key", code=5).stderr
     )
@@ -87,9 +101,12 @@ def test_a_push_that_will_not_fit_is_refused_before_anything_travels(
     mirror = small_disk / "mirror"
     told = run("mirror", "push", mirror, "--all", *more, code=7).stderr
     assert "too little free space" in told
-    assert f"weightstore --home {mirror} gc" in told
+    assert "Make room there, or push to another place" in told
+    assert "gc" not in told  # of a store that was never made
     assert "WEIGHTSTORE_HOME" not in told
     assert not mirror.exists()
+    run("init", mirror)
+    assert f"weightstore --home {mirror} gc" in run("mirror", "push", mirror, "--all", *more, code=7).stderr
 
 
 @pytest.mark.needs("root", "mount")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -11,14 +10,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from tests.cluster.conftest import AZURE, GCS, S3
+from tests.cluster.images import image
 from tests.servers.hostile import HostileServer
 from tests.servers.registry import DockerRegistry
-from tests.servers.s3 import S3Server
 from weightstore.client import Client
 from weightstore.cluster.index import ModelIndex, index_of, make_entry
 from weightstore.cluster.merging import merged
@@ -36,29 +35,12 @@ from weightstore.store.layout import Layout
 from weightstore.transfer.progress import Silent
 
 ROUNDS = 12
-_OCI = "application/vnd.oci.image."
-needs_s3 = pytest.mark.skipif(
-    any(find_spec(package) is None for package in ("obstore", "moto", "flask_cors")),
-    reason="obstore and moto are not installed",
-)
 
 
 @pytest.fixture
 def origin() -> Iterator[HostileServer]:
     with HostileServer() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def registry() -> Iterator[DockerRegistry]:
-    with DockerRegistry() as registry:
-        yield registry
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3Server]:
-    with S3Server() as s3:
-        yield s3
 
 
 class Unwatched:
@@ -174,13 +156,8 @@ def test_two_processes_push_to_one_repository(ada: Pusher, bob: Pusher, registry
     _at_once(ada, bob, f"oci://{registry.address}/processes")
 
 
-@needs_s3
-def test_two_processes_push_to_one_bucket(
-    ada: Pusher, bob: Pusher, s3: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in s3.environment.items():
-        monkeypatch.setenv(name, value)
-    _at_once(ada, bob, "s3://weights/processes")
+def test_two_processes_push_to_one_bucket(ada: Pusher, bob: Pusher, place: str) -> None:
+    _at_once(ada, bob, f"{place}/processes")
 
 
 # -- the worst interleaving: one writes what it made of an index that another has replaced meanwhile ---------------
@@ -214,9 +191,9 @@ def _places(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callab
     if kind == "registry":
         address = f"oci://{request.getfixturevalue('registry').address}/{name}"
     else:
-        for variable, value in request.getfixturevalue("s3").environment.items():
+        for variable, value in request.getfixturevalue("start_cloud")(kind).environment.items():
             request.getfixturevalue("monkeypatch").setenv(variable, value)
-        address = f"s3://weights/{name}"
+        address = f"{kind}://weights/{name}"
     return lambda pusher: open_place(address, client=pusher.client)
 
 
@@ -225,7 +202,9 @@ KINDS = pytest.mark.parametrize(
     [
         "directory",
         pytest.param("registry", marks=pytest.mark.needs("docker-registry")),
-        pytest.param("bucket", marks=needs_s3),
+        S3,
+        GCS,
+        AZURE,
     ],
 )
 
@@ -246,6 +225,23 @@ def test_what_another_pushed_between_our_reading_and_writing_is_kept(
     _stale(ada, mine, place(ada), lambda: bob.bring(theirs, place(bob)))
     expected |= {blob.digest for blob in [*mine, *theirs]}
     assert {entry.digest for entry in index_at(place(ada)).entries} == expected
+
+
+@pytest.mark.needs("docker-registry")
+def test_a_tag_that_another_was_just_writing_when_it_was_looked_at_is_looked_at_again(
+    ada: Pusher, bob: Pusher, registry: DockerRegistry
+) -> None:
+    """The plain registry lists a tag a moment before it can say what that is."""
+    address = f"oci://{registry.address}/moment"
+    mine, theirs = ada.get("/mine.pth"), bob.get("/theirs.pth")
+    bob.bring(theirs, open_place(address, client=bob.client))
+    registry.lose_tag("moment", "weightstore-index")  # which bob has read, and not written yet
+    current = registry.files_of_tag("moment", "theirs.pth") / "current"
+    current.rename(current.with_name("later"))
+    place = open_place(address, client=ada.client)
+    _write(ada, mine, place)
+    _stale(ada, mine, place, lambda: current.with_name("later").rename(current))
+    assert {entry.digest for entry in index_at(place).entries} == {mine[0].digest, theirs[0].digest}
 
 
 @KINDS
@@ -296,7 +292,7 @@ def test_other_things_in_a_repository_are_not_taken_for_checkpoints(
 ) -> None:
     address = f"{registry.address}/mixed"
     layout = tmp_path / "image"
-    _image(layout)
+    image(layout)
     command = ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false"]
     subprocess.run([*command, f"oci:{layout}:x", f"docker://{address}:latest"], check=True, timeout=60)
     mine = ada.get("/mine.pth")
@@ -304,24 +300,6 @@ def test_other_things_in_a_repository_are_not_taken_for_checkpoints(
     index = index_at(open_place(f"oci://{address}", client=ada.client))
     assert [entry.digest for entry in index.entries] == [blob.digest for blob in mine]
     assert index.foreign == ()
-
-
-def _image(layout: Path) -> None:
-    """Write an image of nothing."""
-    (layout / "blobs/sha256").mkdir(parents=True)
-
-    def put(data: bytes, media_type: str) -> dict[str, object]:
-        digest = hashlib.sha256(data).hexdigest()
-        (layout / "blobs/sha256" / digest).write_bytes(data)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
-
-    nothing = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}
-    config = put(json.dumps(nothing).encode(), _OCI + "config.v1+json")
-    manifest = {"schemaVersion": 2, "mediaType": _OCI + "manifest.v1+json", "config": config, "layers": []}
-    made = put(json.dumps(manifest).encode(), _OCI + "manifest.v1+json")
-    made["annotations"] = {"org.opencontainers.image.ref.name": "x"}
-    (layout / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
-    (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [made]}))
 
 
 def test_an_index_that_others_keep_replacing_is_an_error_that_says_so(ada: Pusher, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ account signed (https://google.aip.dev/auth/4111), and that is checked. That Goo
 with both, and reads what was written, is tested.
 """
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -80,6 +81,7 @@ class GcsServer(Relay):
     def __init__(self, *, certificate: Certificate | None = None) -> None:
         self._cleanup = ExitStack()
         self._uploads: dict[str, dict[int, bytes]] = {}
+        self._writing = asyncio.Lock()
         self.account = ServiceAccount()
         super().__init__("", certificate=certificate)
 
@@ -134,7 +136,12 @@ class GcsServer(Relay):
         if "uploadId" in query:
             return await self._go_on(asked, name, query)
         if asked.method == "PUT":
-            return await self._store(name, asked.body)
+            # fake-gcs-server does not look at conditions: one after the other is seen whether they hold.
+            async with self._writing:
+                wanted = asked.headers.get("x-goog-if-generation-match")
+                if wanted is not None and wanted != await self._generation(name):
+                    return _refused(412, "PreconditionFailed", "At least one of the pre-conditions did not hold.")
+                return await self._store(name, asked.body)
         # What the host says decides which API fake-gcs-server takes a request for.
         return await self.forward(asked.method, asked.target, {**asked.headers, "Host": "127.0.0.1"}, asked.body)
 
@@ -169,6 +176,11 @@ class GcsServer(Relay):
         del self._uploads[query["uploadId"]]
         told = {"Bucket": BUCKET, "Key": unquote(name), "ETag": stored.headers["ETag"]}
         return _document("CompleteMultipartUploadResult", told)
+
+    async def _generation(self, name: str) -> str:
+        """Return the generation of an object: 0 where there is none."""
+        given = await self.forward("GET", f"/storage/v1/b/{BUCKET}/o/{quote(unquote(name), safe='')}", {}, b"")
+        return str(json.loads(given.body)["generation"]) if given.status == 200 else "0"
 
     async def _store(self, name: str, content: bytes, *, bucket: str = BUCKET) -> Given:
         target = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(unquote(name), safe='')}"

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +66,23 @@ class DockerRegistry:
         """Lose the uploads that are not complete, as it does by itself after a while."""
         for uploads in (self._home / "data").glob("docker/registry/v2/repositories/**/_uploads"):
             shutil.rmtree(uploads)
+
+    def lose(self, repository: str, what: str) -> None:
+        """Delete ``blobs/DIGEST`` or ``manifests/DIGEST``, and with a manifest its tags."""
+        request = urllib.request.Request(f"http://{self.address}/v2/{repository}/{what}", method="DELETE")
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def lose_tag(self, repository: str, tag: str) -> None:
+        """Delete a tag, which this version does only in its files."""
+        shutil.rmtree(self.files_of_tag(repository, tag))
+
+    def files_of_tag(self, repository: str, tag: str) -> Path:
+        """Return the directory of a tag. It is made before ``current``, in which is what the tag means."""
+        return self._home / f"data/docker/registry/v2/repositories/{repository}/_manifests/tags/{tag}"
+
+    def file_of(self, digits: str) -> Path:
+        """Return the file in which a blob lies."""
+        return self._home / f"data/docker/registry/v2/blobs/sha256/{digits[:2]}/{digits}/data"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -21,7 +21,7 @@ from weightstore.config import unknown_variables
 from weightstore.errors import InvalidConfig, SourceNotFound, StoreError, WeightStoreError
 from weightstore.source import Source
 from weightstore.store.filesystem import Findings, mount_of, probe, room
-from weightstore.store.image import is_image_layout
+from weightstore.store.image import is_of_another_tool
 from weightstore.store.layout import open_layout
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _FEW_INODES = 10_000
 _SLOW_SYNC_S = 0.5
 _SKEW_S = 2.0
 _TIMEOUT_S = 3.0
+_OF_ANOTHER_TOOL = "an OCI image layout that another tool wrote"
 _LONG_AGO = 1_700_000_000.0  # November 2023: a clock before that makes every certificate invalid
 
 
@@ -81,7 +82,10 @@ def _store(config: Config) -> Iterator[Finding]:
     if layout is None and home.exists() and not home.is_dir():
         yield Finding("store", "bad", "layout", f"{home} is not a directory", "Choose another with WEIGHTSTORE_HOME.")
         return
-    if layout is None:
+    if is_of_another_tool(home):
+        meaning = f"Nothing can be fetched into it. To make it a store: weightstore --home {home} mirror index"
+        yield Finding("store", "warn", "layout", f"{home}: {_OF_ANOTHER_TOOL}, and no store", meaning)
+    elif layout is None:
         yield Finding("store", "ok", "layout", f"{home}: none yet", "The first download creates it.")
     else:
         yield Finding("store", "ok", "layout", f"{home}: {layout.sharing} store")
@@ -247,6 +251,10 @@ def _layers(config: Config) -> Iterator[Finding]:
         except StoreError as error:
             yield Finding("layers", "warn", "layer", str(error), "It is passed over.")
             continue
+        if is_of_another_tool(root):
+            meaning = "It is passed over. As a mirror it is asked: WEIGHTSTORE_MIRRORS"
+            yield Finding("layers", "warn", "layer", f"{root}: {_OF_ANOTHER_TOOL}, and no store", meaning)
+            continue
         if layout is None:
             yield Finding("layers", "warn", "layer", f"{root}: there is no store", "It is passed over.")
             continue
@@ -271,8 +279,8 @@ def _mirrors(config: Config) -> Iterator[Finding]:
 
 
 def _directory_mirror(mirror: Source) -> Finding:
-    if not (mirror.path / "store.json").exists() and is_image_layout(mirror.path):
-        return Finding("mirrors", "ok", "mirror", f"{mirror}: an OCI image layout")
+    if is_of_another_tool(mirror.path):
+        return Finding("mirrors", "ok", "mirror", f"{mirror}: {_OF_ANOTHER_TOOL}")
     try:
         layout = open_layout(mirror.path)
     except StoreError as error:

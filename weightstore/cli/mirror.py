@@ -27,20 +27,19 @@ from weightstore.cli.mirror_pulled import print_pull_plan, skipped_as_json, skip
 from weightstore.cli.mirror_sign import command as sign
 from weightstore.cli.mirror_verify import command as verify
 from weightstore.cli.options import LocalPath, WeightsName, group_with_example, shared_options
-from weightstore.errors import Cancelled, InvalidInput, NotPresent
+from weightstore.errors import InvalidInput, NotPresent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from weightstore.catalog.lockfile import Lockfile
     from weightstore.cli.settings import Settings
     from weightstore.cluster.index import IndexEntry, ModelIndex
-    from weightstore.cluster.mirror.place import Outgoing, Place
+    from weightstore.cluster.mirror.place import Outgoing
     from weightstore.cluster.mirror.plan import Difference, PushPlan
     from weightstore.cluster.mirror.push import Pushed
     from weightstore.cluster.mirror.signature import Carried
-    from weightstore.digest import Digest
 
 _NAMES = "[NAME|GLOB|URL]..."
 
@@ -98,14 +97,18 @@ def index(settings: Settings, *, locked: Path | None) -> None:
     pushed stays as long as the store has it, also under names that no catalog here knows. What came from a mirror and
     is known by somebody's lockfile alone is told with its source if you give that lockfile: the word is yours then.
     """
+    from weightstore.cli.pushing import adopted
     from weightstore.cluster.mirror.directory import Directory
     from weightstore.cluster.page import page_of, write_page
     from weightstore.cluster.renewal import renewed_index
     from weightstore.cluster.words import take_words, words_of
-    from weightstore.store.image import INDEX_NAME
-    from weightstore.store.layout import require_layout
+    from weightstore.store.image import INDEX_NAME, is_of_another_tool
+    from weightstore.store.layout import adopt_layout, require_layout
 
     client = settings.client()
+    if is_of_another_tool(client.config.home):
+        adopt_layout(client.config.home)
+        settings.note(adopted(str(client.config.home)))
     require_layout(client.config.home)  # a typo is not to become an empty mirror
     layout = client.obtainer.writable()
     catalogs, counts = client.catalogs.all(), client.obtainer.counts
@@ -118,7 +121,8 @@ def index(settings: Settings, *, locked: Path | None) -> None:
     if settings.json:
         settings.print_json({"index": str(path), "entries": [_entry_as_json(entry) for entry in made.entries]})
         return
-    settings.say(f"{path}: {units.count(len(made.entries), 'checkpoint')}, {units.size(_bytes(made.entries))}")
+    others = f", and {units.count(len(made.foreign), 'manifest')} of other tools" if made.foreign else ""
+    settings.say(f"{path}: {units.count(len(made.entries), 'checkpoint')}, {units.size(_bytes(made.entries))}{others}")
 
 
 @command.command(
@@ -134,7 +138,7 @@ weightstore mirror push oci://registry.example.org/group/weights --locked weight
     "--mount-from", default="", metavar="REPOSITORY", help="Of oci://: take blobs from there that it has already."
 )
 @click.option(
-    "--check", is_flag=True, help="Of oci://: ask for each file whether it is there, whatever the mirror's index says."
+    "--check", is_flag=True, help="Read and hash all of these that DEST has, and push again what is damaged or lost."
 )
 @click.option("-j", "--jobs", type=click.IntRange(1), metavar="N", help="So many files side by side.")
 @click.option("-n", "--dry-run", is_flag=True, help="Print what would travel, and push nothing.")
@@ -161,24 +165,28 @@ def push(
     """
     from weightstore.cli.fetching import worst
     from weightstore.cli.interrupt import interruptible
-    from weightstore.cli.pushing import push_progress
+    from weightstore.cli.pushing import adopted, damaged_at_mirror, push_progress
     from weightstore.cluster.mirror import push as pushing
+    from weightstore.cluster.mirror.directory import Directory
     from weightstore.cluster.mirror.places import open_place
     from weightstore.cluster.mirror.plan import plan_push
     from weightstore.cluster.words import words_of
 
     client = settings.client()
-    place = open_place(destination, client=client, writable=True, mount_from=mount_from)
+    place = open_place(destination, client=client, writable=True, mount_from=mount_from, check=check)
     lockfile = _read(locked)
     wanted = [] if everything else pushing.gather(names, client=client, lockfile=lockfile)
     blobs = pushing.held(client) if everything else pushing.chosen(client, wanted)
     if lockfile is not None:
         blobs = pushing.with_words(blobs, words_of(lockfile, now=datetime.now(UTC)), client=client)
     known = place.read_index()
-    # A registry's index may name what has been removed there since. It spares a request for each file, and no more.
-    there = place.present({blob.digest: blob.size for blob in blobs}, None if check else known)
-    plan = plan_push(blobs, _good_at(place, there, settings=settings))
+    sizes = {blob.digest: blob.size for blob in blobs}
+    there = place.present(sizes, known)
+    damaged = damaged_at_mirror(place, {digest: sizes[digest] for digest in there}, settings, client, check=check)
+    plan = plan_push(blobs, there, damaged)
     pushing.check_room(plan, place)
+    if isinstance(place, Directory) and place.is_of_another_tool:
+        settings.note(adopted(place.display, would_be=dry_run))
     if dry_run:
         after = pushing.index_after(blobs, known, client=client)
         _print_push_plan(settings, place.display, plan, carried_to(place, after, client=client, dry_run=True))
@@ -335,32 +343,6 @@ def _print_difference(settings: Settings, display: str, found: Difference) -> No
     parts = (("on both sides", found.both), ("here only", found.here), ("only in the mirror", found.there))
     told = ", ".join(f"{len(blobs)} {where} ({units.size(_bytes(blobs))})" for where, blobs in parts)
     settings.say(f"{display}: {told}")
-
-
-def _good_at(place: Place, there: Collection[Digest], *, settings: Settings) -> Collection[Digest]:
-    """Return which of the blobs at a mirror are as they should be, as far as they can be looked at: in a directory.
-
-    What this user has hashed before, and has not changed since, is not hashed again.
-    """
-    from weightstore.cli.interrupt import interruptible
-    from weightstore.cli.progress import hashing_progress
-    from weightstore.cluster.mirror.directory import Directory
-
-    unproven = place.unproven(there) if isinstance(place, Directory) else {}
-    if not isinstance(place, Directory) or not unproven:
-        return there
-    doing = f"verifying what is in {place.display}"
-    with interruptible() as stop, hashing_progress(settings, sum(unproven.values()), doing) as advance:
-
-        def on_bytes(size: int) -> None:
-            if stop.is_set():
-                raise Cancelled
-            advance(size)
-
-        damaged = place.damaged(unproven, on_bytes=on_bytes)
-    for digest in sorted(damaged):
-        settings.note(f"{place.display} has {digest} damaged: it is pushed anew")
-    return set(there) - damaged
 
 
 def _announcement(display: str, plan: PushPlan) -> str:

@@ -7,16 +7,58 @@ from typing import TYPE_CHECKING
 
 from weightstore.cli import units
 from weightstore.cli.progress import hashing_progress
+from weightstore.errors import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from weightstore.cli.live import LiveProgress
     from weightstore.cli.settings import Settings
-    from weightstore.cluster.mirror.place import Outgoing
+    from weightstore.client import Client
+    from weightstore.cluster.mirror.place import Outgoing, Place
     from weightstore.cluster.mirror.plan import PushPlan
     from weightstore.cluster.mirror.push import Pushed, PushProgress
+    from weightstore.digest import Digest
     from weightstore.transfer.progress import Meter
+
+
+def adopted(display: str, *, would_be: bool = False) -> str:
+    """Return what is noted of an image layout that becomes a store."""
+    how = "would become" if would_be else "is now"
+    return f"{display} is an OCI image layout that another tool wrote; it {how} a store, and what is there is kept"
+
+
+def damaged_at_mirror(
+    place: Place, there: Mapping[Digest, int], settings: Settings, client: Client, *, check: bool
+) -> set[Digest]:
+    """Return which of the blobs at a mirror, given with their sizes, are not as they should be; each is noted.
+
+    With ``check`` all of them are read. Without, what lies in a directory and this user has not hashed before, or has
+    been changed since.
+    """
+    from weightstore.cli.interrupt import interruptible  # start-up: not for --help
+    from weightstore.cluster.mirror.checked import damaged_at
+    from weightstore.cluster.mirror.directory import Directory
+
+    if not check:
+        there = place.unproven(there) if isinstance(place, Directory) else {}
+    if not there:
+        return set()
+    if check:
+        told = f"{units.count(len(there), 'file')} to read back, {units.size(sum(there.values()))}"
+        settings.say(f"{told} from {place.display}")
+    doing = f"verifying what is in {place.display}"
+    with interruptible() as stop, hashing_progress(settings, sum(there.values()), doing) as advance:
+
+        def on_bytes(size: int) -> None:
+            if stop.is_set():
+                raise Cancelled
+            advance(size)
+
+        damaged = damaged_at(place, there, client=client, on_bytes=on_bytes)
+    for digest in sorted(damaged):
+        settings.note(f"{place.display} has {digest} damaged: it is pushed anew")
+    return damaged
 
 
 @contextmanager

@@ -143,18 +143,26 @@ class ModelIndex:
         )
 
 
-def model_index(entries: Iterable[IndexEntry], *, kept: Mapping[Digest, str] | None = None, **parts: Any) -> ModelIndex:
+def model_index(
+    entries: Iterable[IndexEntry],
+    *,
+    kept: Mapping[Digest, str] | None = None,
+    foreign: tuple[Mapping[str, Any], ...] = (),
+    **parts: Any,
+) -> ModelIndex:
     """Return an index of entries, in order, each under a tag that no other has.
 
     Tags that were given before, ``kept``, stay what they are: people have written them down. Where several others would
     have one tag, as two files of one name, all of them get the beginning of their digest behind it: which of them is
-    meant is not guessed. So does one that comes later than the one that has its tag.
+    meant is not guessed. So does one that comes later than what has its tag, be it an entry or a ``foreign`` manifest.
     """
     by_digest = {entry.digest: entry for entry in entries}
     ordered = [by_digest[digest] for digest in sorted(by_digest)]
     tags = {digest: tag for digest, tag in (kept or {}).items() if digest in by_digest and tag not in _RESERVED}
     plain = {entry.digest: _plain_tag(entry) for entry in ordered if entry.digest not in tags}
-    asked = Counter([*tags.values(), *plain.values(), *_RESERVED])
+    manifests = {str(entry.manifest) for entry in ordered}
+    names = {_name_of(one) for one in foreign if one["digest"] not in manifests}  # a copy of ours may have our name
+    asked = Counter([*tags.values(), *plain.values(), *names, *_RESERVED])
     tags |= {digest: tag for digest, tag in plain.items() if asked[tag] == 1}
     taken = set(tags.values())
     for digest, tag in plain.items():
@@ -162,7 +170,14 @@ def model_index(entries: Iterable[IndexEntry], *, kept: Mapping[Digest, str] | N
             longer = f"{tag}-{digest.hex[:_SUFFIX]}"
             tags[digest] = longer if longer not in taken else digest.hex
             taken.add(tags[digest])
-    return ModelIndex(tuple(replace(entry, ref_name=tags[entry.digest]) for entry in ordered), **parts)
+    return ModelIndex(tuple(replace(entry, ref_name=tags[entry.digest]) for entry in ordered), foreign, **parts)
+
+
+def _name_of(descriptor: Mapping[str, Any]) -> str:
+    """Return what tools call a foreign manifest; an empty text where it has no name."""
+    annotations = descriptor.get("annotations")
+    name = annotations.get(REF_NAME) if isinstance(annotations, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def build_index(

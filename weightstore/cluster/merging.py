@@ -12,9 +12,10 @@ from weightstore.digest import Digest
 from weightstore.errors import InvalidDigest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from weightstore.cluster.index import IndexEntry, ModelIndex
+    from weightstore.source import Source
 
 _LONGEST_TASK = 200
 _MILLIONS = re.compile(r"([0-9]{1,9}\.[0-9])M")
@@ -102,6 +103,41 @@ def details_of(entry: IndexEntry, documents: Mapping[Digest, bytes]) -> Details:
         return Details(task if is_text else "", round(float(count[1]) * 1e6) if count else None)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, InvalidDigest):
         return Details()
+
+
+def documents_of(
+    entry: IndexEntry, manifest: bytes | None, read: Callable[[Digest], bytes | None]
+) -> dict[Digest, bytes]:
+    """Return an entry's manifest, and the config that ``read`` finds; nothing where there is not one of them."""
+    if manifest is None:
+        return {}
+    try:
+        config = Digest.parse(json.loads(manifest)["config"]["digest"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidDigest):
+        return {}
+    found = read(config)
+    return {entry.manifest: manifest, config: found} if found is not None else {}
+
+
+def written_anew(
+    entry: IndexEntry, details: Details, *, sources: Iterable[Source] | None = None
+) -> tuple[IndexEntry, dict[Digest, bytes]]:
+    """Return an entry whose manifest or config is gone, with new ones, which are the same where nothing else is known.
+
+    ``sources`` are what it has now, by default what it had.
+    """
+    made, texts = make_entry(
+        entry.digest,
+        entry.size,
+        sources=entry.sources if sources is None else sources,
+        title=entry.title,
+        name=entry.name,
+        aliases=entry.aliases,
+        licence=entry.licence,
+        task=details.task,
+        num_params=details.num_params,
+    )
+    return replace(made, ref_name=entry.ref_name), texts
 
 
 def _named(entries: Iterable[IndexEntry], documents: Mapping[Digest, bytes]) -> Iterator[tuple[Digest, bytes]]:

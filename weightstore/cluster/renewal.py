@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from weightstore.cluster.index import ModelIndex, build_index, make_entry, parse_index
+from weightstore.cluster.index import ModelIndex, build_index, parse_index
 from weightstore.cluster.manifest import parse_manifest
-from weightstore.cluster.merging import details_of, merged
+from weightstore.cluster.merging import details_of, documents_of, merged, written_anew
 from weightstore.cluster.words import all_count
 from weightstore.digest import Digest
-from weightstore.errors import InvalidDigest, InvalidRecord
+from weightstore.errors import InvalidRecord
 from weightstore.store.blobs import list_blobs
 from weightstore.store.gc import refs_by_digest
 from weightstore.store.image import DOCUMENT_LIMIT, INDEX_NAME, read_index_file
@@ -47,15 +46,7 @@ def index_there(layout: Layout) -> ModelIndex:
 
 def documents_there(layout: Layout, entry: IndexEntry) -> dict[Digest, bytes]:
     """Return an entry's manifest and config as a store has them; nothing where one of them is missing or damaged."""
-    manifest = _document(layout, entry.manifest)
-    if manifest is None:
-        return {}
-    try:
-        config = Digest.parse(json.loads(manifest)["config"]["digest"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidDigest):
-        return {}
-    found = _document(layout, config)
-    return {entry.manifest: manifest, config: found} if found is not None else {}
+    return documents_of(entry, _document(layout, entry.manifest), lambda digest: _document(layout, digest))
 
 
 def told_by_others(layout: Layout, index: ModelIndex) -> Iterator[IndexEntry]:
@@ -118,16 +109,4 @@ def _still_so(
     sources = [source for source in entry.sources if entry.digest in recorded.get(source, {entry.digest})]
     if len(sources) == len(entry.sources) and entry.manifest in documents:
         return entry, {}
-    details = details_of(entry, documents)
-    made, texts = make_entry(
-        entry.digest,
-        entry.size,
-        sources=sources,
-        title=entry.title,
-        name=entry.name,
-        aliases=entry.aliases,
-        licence=entry.licence,
-        task=details.task,
-        num_params=details.num_params,
-    )
-    return replace(made, ref_name=entry.ref_name), texts
+    return written_anew(entry, details_of(entry, documents), sources=sources)

@@ -34,6 +34,11 @@ def is_image_layout(root: Path) -> bool:
     return (root / "oci-layout").is_file() and (root / INDEX_NAME).is_file() and (root / "blobs" / "sha256").is_dir()
 
 
+def is_of_another_tool(root: Path) -> bool:
+    """Tell whether a directory is an OCI image layout that another tool wrote, as skopeo does, and no store."""
+    return not (root / "store.json").exists() and is_image_layout(root)
+
+
 def read_index_file(layout: Layout) -> bytes | None:
     """Return the bytes of index.json, or None where the store has none.
 

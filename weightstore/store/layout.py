@@ -222,9 +222,13 @@ def open_layout(root: Path, *, strict: bool = False) -> Layout | None:
         if strict and (root / "blobs").exists():
             if path.exists():  # made by another process this moment
                 return open_layout(root, strict=True)
-            raise NotAStore(
-                place=str(root), reason="holds blobs but no store.json, so it is not one of our stores"
-            ) from None
+            reason = "holds blobs but no store.json, so it is not one of our stores"
+            if (root / "oci-layout").is_file() and (root / "index.json").is_file():
+                reason = (
+                    "is an OCI image layout that another tool wrote, and no store. To make it one, with all that is "
+                    f"there kept: weightstore --home {root} mirror index"
+                )
+            raise NotAStore(place=str(root), reason=reason) from None
         return None
     except OSError as error:
         raise NotAStore(place=str(path), reason=error.strerror or str(error)) from None
@@ -273,6 +277,21 @@ def create_layout(root: Path, sharing: Sharing | None = None) -> Layout:
         _write_once(root / "oci-layout", OCI_LAYOUT)
         _write_once(root / "CACHEDIR.TAG", _CACHEDIR_TAG.encode())
     return layout
+
+
+def adopt_layout(root: Path) -> Layout:
+    """Make a store of an OCI image layout that another tool wrote, and return it.
+
+    A store is laid out as such, so ``store.json`` and our directories come beside what is there, which stays as it is,
+    with its permissions: whoever could not read it cannot now.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    with translated(root):
+        is_closed = not stat.S_IMODE(os.stat(root).st_mode) & 0o077
+        _write_once(root / "store.json", StoreInfo("private" if is_closed else "group").encode(), durable=True)
+    return create_layout(root)
 
 
 def make_derived_directory(layout: Layout) -> None:

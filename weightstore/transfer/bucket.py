@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import re
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 from weightstore.errors import AccessDenied, InvalidConfig, MissingDependency, SourceUnavailable
 from weightstore.records import Validator
 from weightstore.transfer.bucket_reading import read_range, read_sizes, read_whole
-from weightstore.transfer.bucket_refusals import refusal
+from weightstore.transfer.bucket_refusals import refusal, status_in
 from weightstore.transfer.transport import Answer
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ _TIMEOUT_S = 120
 _RETRIES = 2
 # What a service calls a version of an object: its ETag, or its number.
 Version = dict[str, str]
-_STATUS = re.compile(r"status code: (\d{3})")
 
 
 class Bucket:
@@ -112,10 +110,10 @@ class Bucket:
             except Exception as error:
                 if not type(error).__module__.startswith("obstore"):
                     raise
-                name, status = type(error).__name__, _STATUS.search(str(error))
-                if name in {"AlreadyExistsError", "PreconditionError"} or (status and status[1] in {"409", "412"}):
+                name, status = type(error).__name__, status_in(str(error))
+                if name in {"AlreadyExistsError", "PreconditionError"} or status in {409, 412}:
                     return False
-                if name != "NotSupportedError" and not (status and status[1] == "501"):
+                if name != "NotSupportedError" and status != 501:
                     raise
                 self._obstore.put(self._store, key, data, use_multipart=False)
         return True

@@ -64,8 +64,7 @@ def refusal(error: Exception, *, display: str, scheme: str) -> TransferError:
     name = type(error).__name__
     noun = "container" if scheme == "az" else "bucket"
     credentials = _CREDENTIALS[scheme]
-    found = _STATUS.search(text)
-    status = int(found[1]) if found else None
+    status = status_in(text)
     if "Error performing" not in text:  # nothing was asked yet
         for sign, reason in _UNUSABLE:
             if sign in text:
@@ -87,6 +86,12 @@ def refusal(error: Exception, *, display: str, scheme: str) -> TransferError:
         return SourceUnavailable(source=display, reason=f"HTTP {status}")
     reason = _why_unreached(causes) if "Error performing" in text else f"cannot be asked ({name})"
     return SourceUnavailable(source=display, reason=reason)
+
+
+def status_in(text: str) -> int | None:
+    """Return the status of the answer that one of obstore's errors tells of; None where there was no answer."""
+    found = _STATUS.search(text)
+    return int(found[1]) if found else None
 
 
 def _why_unreached(causes: str) -> str:

@@ -77,6 +77,17 @@ def test_tags_come_in_pages(start, three):
     assert requests.get(f"{url}{first.links['next']['url']}").json()["tags"] == ["c.safetensors"]
 
 
+def test_the_one_repository_is_in_the_catalog(start, three):
+    url = start().url
+    found = requests.get(f"{url}/v2/_catalog")
+    assert found.json() == {"repositories": ["weights"]}
+    assert found.headers["Docker-Distribution-API-Version"] == "registry/2.0"
+    assert requests.get(f"{url}/v2/_catalog?n=1").json() == {"repositories": ["weights"]}
+    assert "next" not in requests.get(f"{url}/v2/_catalog?n=1").links
+    assert requests.get(f"{url}/v2/_catalog?n=5&last=weights").json() == {"repositories": []}
+    assert requests.get(f"{start(token='s3cret').url}/v2/_catalog").status_code == 401
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [

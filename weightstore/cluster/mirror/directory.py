@@ -18,8 +18,8 @@ from weightstore.cluster.page import page_of, write_page
 from weightstore.errors import BlobDamaged, InvalidRecord, NoSpace, StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs, open_verified
-from weightstore.store.image import INDEX_NAME, is_image_layout, read_index_file
-from weightstore.store.layout import Layout, create_layout, open_layout, translated, write_record
+from weightstore.store.image import INDEX_NAME, is_of_another_tool, read_index_file
+from weightstore.store.layout import Layout, adopt_layout, create_layout, open_layout, translated, write_record
 from weightstore.store.locks import BestLock
 from weightstore.store.parts import Part
 from weightstore.store.publish import publish
@@ -56,6 +56,11 @@ class Directory:
         return str(self.root)
 
     @property
+    def is_of_another_tool(self) -> bool:
+        """Whether it is an image layout that another tool wrote, which becomes a store with the first push."""
+        return is_of_another_tool(self.root)
+
+    @property
     def source(self) -> Source:
         return Source.of_path(self.root)
 
@@ -89,15 +94,17 @@ class Directory:
         }
 
     def damaged(self, digests: Collection[Digest], *, on_bytes: Callable[[int], None]) -> set[Digest]:
-        """Return which of the blobs there are not what their names say, or cannot be read. They are hashed, once."""
+        """Return which of the blobs there are not what their names say, or cannot be read. They are hashed."""
         layout = self._readable()
         if layout is None:
             return set()
 
         def is_good(digest: Digest) -> bool:
             try:
-                blob = open_verified(layout.blob(digest), digest, self._receipts, on_bytes=on_bytes)
+                blob = open_verified(layout.blob(digest), digest, self._receipts, on_bytes=on_bytes, always_hash=True)
             except (BlobDamaged, OSError):
+                # One that was true of the very same file is not to stand in the way of the one that is written.
+                self._receipts.forget(digest)
                 return False  # writing it puts that one aside, or tells why it cannot
             if blob is not None:
                 blob.close()
@@ -125,9 +132,9 @@ class Directory:
         try:
             yield
         except NoSpace as error:
-            raise error.advising(
-                f"Make room there (`weightstore --home {self.root} gc --dry-run`), or push to another place."
-            ) from None
+            is_store = (self.root / "store.json").exists()
+            how = f" (`weightstore --home {self.root} gc --dry-run`)" if is_store else ""
+            raise error.advising(f"Make room there{how}, or push to another place.") from None
 
     def write(self, blob: Outgoing, chunks: Chunks) -> None:
         with self._room_is_made_there():
@@ -243,7 +250,7 @@ class Directory:
 
     def _readable(self) -> Layout | None:
         """Return the store that is there, or an image layout that another tool wrote; None where there is neither."""
-        if not (self.root / "store.json").exists() and is_image_layout(self.root):
+        if self.is_of_another_tool:
             return Layout(self.root)
         return open_layout(self.root, strict=True)
 
@@ -268,6 +275,8 @@ class Directory:
         Raises:
             StoreError: there are other things.
         """
+        if self.is_of_another_tool:
+            return None
         layout = open_layout(self.root, strict=True)
         if layout is None and self._holds_other_things():
             raise StoreError(
@@ -281,7 +290,10 @@ class Directory:
         with self._lock:
             if self._made is None:
                 is_new = self._store_or_room() is None
-                self._made = create_layout(self.root, "group" if is_new else None)
+                if self.is_of_another_tool:
+                    self._made = adopt_layout(self.root)
+                else:
+                    self._made = create_layout(self.root, "group" if is_new else None)
             return self._made
 
     def _holds_other_things(self) -> bool:

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from weightstore.cluster.mirror.place import Place
 
 
-def open_place(address: str, *, client: Client, writable: bool = False, mount_from: str = "") -> Place:
+def open_place(
+    address: str, *, client: Client, writable: bool = False, mount_from: str = "", check: bool = False
+) -> Place:
     """Return the mirror at an address: a path, or a URL. Opens no connection yet.
 
     Args:
@@ -29,6 +31,7 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
         client: whose settings and connections it is asked with.
         writable: whether it is to be written.
         mount_from: another repository of the same registry, from which it may take blobs instead of from us.
+        check: whether a registry is asked for each thing that its index names, instead of being believed.
 
     Raises:
         InvalidInput: it is neither, or of a kind that cannot be a mirror, or cannot be written and is to be.
@@ -67,7 +70,9 @@ def open_place(address: str, *, client: Client, writable: bool = False, mount_fr
         retry = RetryPolicy(attempts=client.config.retries)
         layout = client.obtainer.layers()[-1].layout
         uploads = Uploads(layout) if layout is not None else None
-        return InRegistry(source, transports.registry(source), mount_from=mount_from, retry=retry, uploads=uploads)
+        return InRegistry(
+            source, transports.registry(source), mount_from=mount_from, retry=retry, uploads=uploads, check=check
+        )
     if source.scheme in BUCKETS:
         return InBucket(source, transports.buckets().bucket(source))
     raise InvalidInput(f"{source}: a mirror is a directory, a web server, a bucket or a registry")

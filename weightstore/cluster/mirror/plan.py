@@ -21,22 +21,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PushPlan:
-    """What a push will do: ``missing`` blobs travel, ``present`` ones are in the mirror already."""
+    """What a push will do: ``missing`` blobs travel, ``present`` ones are in the mirror already.
+
+    ``damaged`` are those of the missing that are in the mirror with other content.
+    """
 
     missing: tuple[Outgoing, ...]
     present: tuple[Outgoing, ...]
+    damaged: frozenset[Digest] = frozenset()
 
     @property
     def bytes_to_push(self) -> int:
         return sum(blob.size for blob in self.missing)
 
 
-def plan_push(held: Iterable[Outgoing], there: Collection[Digest]) -> PushPlan:
-    """Decide what travels to a mirror that has some digests; one blob under several names travels once."""
+def plan_push(
+    held: Iterable[Outgoing], there: Collection[Digest], damaged: Collection[Digest] = frozenset()
+) -> PushPlan:
+    """Decide what travels to a mirror that has some digests, some of them ``damaged``.
+
+    One blob under several names travels once.
+    """
     blobs = tuple({blob.digest: blob for blob in held}.values())
+    good = set(there) - set(damaged)
     return PushPlan(
-        tuple(blob for blob in blobs if blob.digest not in there),
-        tuple(blob for blob in blobs if blob.digest in there),
+        tuple(blob for blob in blobs if blob.digest not in good),
+        tuple(blob for blob in blobs if blob.digest in good),
+        frozenset(damaged),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from weightstore.cluster.index import ModelIndex, index_of
 from weightstore.cluster.merging import merged
+from weightstore.cluster.mirror.checked import make_sure_of
 from weightstore.cluster.mirror.directory import Directory
 from weightstore.cluster.mirror.place import Chunks, Outgoing
 from weightstore.cluster.mirror.plan import wanted_of_digest
@@ -174,7 +175,8 @@ def push(
     """
 
     def one(blob: Outgoing) -> Pushed:
-        done = _attempt(blob, place, client, progress.meter(blob), stop)
+        is_damaged = blob.digest in plan.damaged and not isinstance(place, Directory)  # that puts damaged ones aside
+        done = _attempt(blob, place, client, progress.meter(blob), stop, is_damaged=is_damaged)
         progress.done(done)
         return done
 
@@ -196,10 +198,15 @@ def _words(refs: Iterable[Ref], catalogs: Sequence[Catalog], client: Client) -> 
     return tuple(ref for ref in refs if not why_no_word(ref, catalogs, counts=client.obtainer.counts))
 
 
-def _attempt(blob: Outgoing, place: Place, client: Client, meter: Meter, stop: threading.Event) -> Pushed:
-    def advance(size: int) -> None:
+def _attempt(
+    blob: Outgoing, place: Place, client: Client, meter: Meter, stop: threading.Event, *, is_damaged: bool
+) -> Pushed:
+    def go_on(_size: int) -> None:
         if stop.is_set():
             raise Cancelled
+
+    def advance(size: int) -> None:
+        go_on(size)
         meter.advance(size)
 
     def start(offset: int) -> None:
@@ -213,6 +220,8 @@ def _attempt(blob: Outgoing, place: Place, client: Client, meter: Meter, stop: t
             raise StoreError(place=blob.name, reason="was removed from the store meanwhile")
         with hit.blob as opened:
             place.write(blob, Chunks(opened, on_bytes=advance, on_start=start))
+        if is_damaged:
+            make_sure_of(place, blob.digest, blob.size, client=client, on_bytes=go_on)
     except Cancelled as error:
         return Pushed(blob, "cancelled", error)
     except WeightStoreError as error:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from weightstore.cluster.index import INDEX_TAG, INDEX_TYPE, MANIFEST_TYPE, TAG, ModelIndex, tags_of
 from weightstore.cluster.manifest import parse_manifest
-from weightstore.cluster.merging import merged
+from weightstore.cluster.merging import Details, details_of, documents_of, merged, written_anew
 from weightstore.cluster.mirror.place import RACES, Chunks, give_way, parse_told, too_many_races
 from weightstore.cluster.mirror.uploader import PIECE, Uploader, compare
 from weightstore.digest import Digest
 from weightstore.errors import (
     InvalidRecord,
     RefusedResponse,
+    SourceNotFound,
     SourceUnavailable,
+    TransferError,
 )
 from weightstore.records import Fields
 from weightstore.store.image import DOCUMENT_LIMIT
 from weightstore.transfer.answers import url_in
 from weightstore.transfer.attached import ATTACHED_TAG, make_attached
-from weightstore.transfer.registry import Repository, expect, said
+from weightstore.transfer.policy import blob_in
+from weightstore.transfer.registry import RegistryTransport, Repository, expect, said
+from weightstore.transfer.small import read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,6 +46,7 @@ _NEXT = re.compile(r'<([^<>]+)>\s*;\s*rel="?next"?')
 # Of tags that the index does not name so many are looked at: a repository may hold other things.
 _MOST_LOST = 200
 _MOST_PAGES = 200
+_MOST_TOLD = 5
 _TRIES = 5
 
 
@@ -63,8 +69,11 @@ class InRegistry:
         mount_from: str = "",
         retry: RetryPolicy,
         uploads: Uploads | None = None,
+        check: bool = False,
     ) -> None:
+        """``check`` has it asked for each thing that its index names, and not only for what that does not name."""
         self.source = source
+        self._check = check
         self._repository, _ = Repository.of(source)
         self._uploads = uploads
         self._artifacts: dict[str, IndexEntry | None] = {}
@@ -89,7 +98,7 @@ class InRegistry:
 
     def present(self, wanted: Mapping[Digest, int], index: ModelIndex | None) -> set[Digest]:
         """Return which blobs are there: by its index, and by one request for each that the index does not name."""
-        entries = index.by_digest if index is not None else {}
+        entries = index.by_digest if index is not None and not self._check else {}
         there = {digest for digest, size in wanted.items() if digest in entries and entries[digest].size == size}
         return there | {digest for digest, size in wanted.items() if digest not in there and self._has(digest, size)}
 
@@ -121,8 +130,9 @@ class InRegistry:
             if attempt > 1:
                 give_way()
             seen = self.read_index() or ModelIndex()
-            new = change(self._with_lost(seen, ours))
-            if new.encode() == seen.encode():
+            whole = self._mended(seen, change(ModelIndex())) if self._check and attempt == 0 else seen
+            new = change(self._with_lost(whole, ours))
+            if new.encode() == seen.encode() and not new.documents:
                 return
             namesakes = self._replace_index(new, seen, ours)
             if namesakes:  # they take part in the names, so nothing was written yet
@@ -140,6 +150,42 @@ class InRegistry:
         found = (self._artifact(tag) for tag in (*unknown[:_MOST_LOST], *sorted(ours)))
         lost = tuple(entry for entry in found if entry is not None and entry.digest not in digests)
         return merged(index, ModelIndex(lost)) if lost else index
+
+    def _mended(self, index: ModelIndex, mine: ModelIndex) -> ModelIndex:
+        """Return an index with the manifests and configs of those artifacts that have lost one of them, or a tag.
+
+        They are the registry's own as far as it has them, and else what the index, and our catalogs, say. Of a
+        checkpoint that the registry has lost itself, and that is not ours to bring, nothing can be made.
+        """
+        tags: dict[Digest, list[str]] = {}
+        for tag, entry in index.tags.items():
+            tags.setdefault(entry.digest, []).append(tag)
+        known, entries = mine.by_digest, []
+        documents: dict[Digest, bytes] = {}
+        for entry in index.entries:
+            found = documents_of(entry, self._manifest(str(entry.manifest), entry.manifest), self._config)
+            if not found and self._has(entry.digest, entry.size):
+                ours = known.get(entry.digest)
+                details = details_of(ours, mine.documents) if ours is not None else Details()
+                entry, found = written_anew(entry, details)
+                documents |= found
+            elif found and not all(self._manifest(tag, entry.manifest) for tag in tags[entry.digest]):
+                documents |= found
+            entries.append(entry)
+        return replace(index, entries=tuple(entries), documents=documents)
+
+    def _config(self, digest: Digest) -> bytes | None:
+        try:
+            data = read_small(RegistryTransport(self._registry), blob_in(self.source, digest), DOCUMENT_LIMIT)
+        except SourceNotFound:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == digest.hex else None
+
+    def _manifest(self, reference: str, digest: Digest | None = None) -> bytes | None:
+        """Return what is under a tag or a digest; None where there is nothing, or not that of the ``digest``."""
+        reply = self._ask(f"manifests/{reference}", headers={"Accept": MANIFEST_TYPE}, limit=DOCUMENT_LIMIT)
+        is_it = digest is None or hashlib.sha256(reply.body).hexdigest() == digest.hex
+        return reply.body if reply.status == 200 and is_it else None
 
     def _tags(self) -> list[str]:
         found: list[str] = []
@@ -159,13 +205,18 @@ class InRegistry:
         return found
 
     def _artifact(self, tag: str) -> IndexEntry | None:
-        """Return the checkpoint under a tag that a push gave it; None for whatever else there is."""
+        """Return the checkpoint under a tag that a push gave it; None for whatever else there is.
+
+        What another is just writing is nothing yet, and is not remembered as such: the next look has to find it.
+        """
         if tag not in self._artifacts:
-            reply = self._ask(f"manifests/{tag}", headers={"Accept": MANIFEST_TYPE}, limit=DOCUMENT_LIMIT)
-            entries: tuple[IndexEntry, ...] = ()
-            if reply.status == 200:
-                with contextlib.suppress(InvalidRecord):
-                    entries = parse_manifest(reply.body, place=f"{self.display}:{tag}")
+            data = self._manifest(tag)
+            if data is None:
+                return None
+            try:
+                entries = parse_manifest(data, place=f"{self.display}:{tag}")
+            except InvalidRecord:
+                return None
             self._artifacts[tag] = entries[0] if len(entries) == 1 and tag in tags_of(entries[0]) else None
         return self._artifacts[tag]
 
@@ -185,18 +236,36 @@ class InRegistry:
             config = Digest.parse(json.loads(documents[entry.manifest])["config"]["digest"])
             if not self._has(config):
                 self._upload(config, [documents[config]])
-            if entry.digest not in before:
-                self._artifacts.pop(entry.ref_name, None)
-                other = self._artifact(entry.ref_name)
-                if other is not None and other.digest not in now:
-                    namesakes.append(other)
-                    continue
+            self._artifacts.pop(entry.ref_name, None)
+            other = self._artifact(entry.ref_name)
+            if other is not None and other.digest not in now:
+                namesakes.append(other)
+                continue
             for tag in (tag for tag, one in tags.items() if one is entry):
                 self._tag(tag, MANIFEST_TYPE, documents[entry.manifest], entry.manifest)
             ours.add(entry.ref_name)
         if not namesakes:
-            self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)
+            try:
+                self._tag(INDEX_TAG, INDEX_TYPE, index.encode(), None)
+            except (RefusedResponse, SourceNotFound) as error:
+                raise self._refused(index, error) from None
         return namesakes
+
+    def _refused(self, index: ModelIndex, error: TransferError) -> TransferError:
+        """Return the error of an index that was refused: most registries take none that names what they lack."""
+        lost = [entry for entry in index.entries if self._manifest(str(entry.manifest)) is None]
+        if not lost:
+            return error
+        names = ", ".join(entry.name or entry.title for entry in lost[:_MOST_TOLD])
+        more = f" and {len(lost) - _MOST_TOLD} more" if len(lost) > _MOST_TOLD else ""
+        remedy = (
+            "Whoever has these pushes them with --check; or whoever keeps the mirror removes the tag "
+            f"{INDEX_TAG}, and pushes again"
+            if self._check
+            else "Push again with --check, which brings back what it can"
+        )
+        reason = f"{error.reason}: it has lost {names}{more}, which its index names. {remedy}"
+        return RefusedResponse(source=self.display, reason=reason)
 
     def _ask(self, path: str, **request: Unpack[_Request]) -> Reply:
         """Return the answer to a small request, which may be sent several times.

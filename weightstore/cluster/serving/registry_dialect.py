@@ -25,7 +25,7 @@ from weightstore.store.image import DOCUMENT_LIMIT
 from weightstore.transfer.attached import ATTACHED_TAG, make_attached
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from weightstore.cluster.index import ModelIndex
     from weightstore.cluster.serving.shelf import Shelf
@@ -48,6 +48,7 @@ class RegistryDialect:
     def routes(self) -> list[web.RouteDef]:
         return [
             web.get("/v2/", self._version),
+            web.get("/v2/_catalog", self._catalog),
             web.get(f"/v2/{_NAME}/tags/list", self._tags),
             web.get(f"/v2/{_NAME}/manifests/{{reference:[^/]+}}", self._manifest),
             web.get(f"/v2/{_NAME}/blobs/{{digest:[^/]+}}", self._blob),
@@ -56,16 +57,14 @@ class RegistryDialect:
     async def _version(self, _: web.Request) -> web.Response:
         return web.json_response({}, headers=_API)
 
+    async def _catalog(self, request: web.Request) -> web.Response:
+        """Answer with the repositories, as Docker's registries do; the OCI's specification leaves it open."""
+        repositories, headers = _page(request, [REPOSITORY])
+        return web.json_response({"repositories": repositories}, headers=headers)
+
     async def _tags(self, request: web.Request) -> web.Response:
-        """Answer with tags in order; ``n`` and ``last`` ask for some of them."""
         index = await self._index(request)
-        last, limit = request.query.get("last", ""), request.query.get("n", "")
-        tags = sorted(tag for tag in _tags(index) if tag > last)
-        headers = dict(_API)
-        if limit.isascii() and limit.isdigit() and len(limit) < 9 and int(limit) < len(tags):
-            tags = tags[: int(limit)]
-            if tags:
-                headers["Link"] = f'</v2/{REPOSITORY}/tags/list?n={limit}&last={tags[-1]}>; rel="next"'
+        tags, headers = _page(request, _tags(index))
         return web.json_response({"name": REPOSITORY, "tags": tags}, headers=headers)
 
     async def _manifest(self, request: web.Request) -> web.Response:
@@ -122,6 +121,17 @@ class RegistryDialect:
         if request.match_info["name"] != REPOSITORY:
             _refuse("NAME_UNKNOWN", f"the one repository is {REPOSITORY}")
         return await self._shelf.call(functools.partial(index_of_shelf, self._shelf))
+
+
+def _page(request: web.Request, names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Return names in order, of which ``n`` and ``last`` ask for some, and the fields to answer with."""
+    last, limit = request.query.get("last", ""), request.query.get("n", "")
+    page, headers = sorted(name for name in names if name > last), dict(_API)
+    if limit.isascii() and limit.isdigit() and len(limit) < 9 and int(limit) < len(page):
+        page = page[: int(limit)]
+        if page:
+            headers["Link"] = f'<{request.path}?n={limit}&last={page[-1]}>; rel="next"'
+    return page, headers
 
 
 def _tags(index: ModelIndex) -> dict[str, Digest]:
