@@ -139,8 +139,9 @@ def _no_mirror(
         remedies.append("Whoever keeps the mirror brings it there with `weightstore mirror push`")
     elif any(isinstance(error, SourceUnavailable) for error in failures):
         remedies.append("It may pass: run it again, and it resumes where it stopped")
-    argument = wanted.name if "://" not in wanted.name else wanted.source.display
-    remedies.append(f"Where the origin can be reached: weightstore prefetch '{argument}'")
+    if wanted.is_recorded:  # else nobody but the mirror is known to have it
+        argument = wanted.name if "://" not in wanted.name else wanted.source.display
+        remedies.append(f"Where the origin can be reached: weightstore prefetch '{argument}'")
     reason = f"no mirror gave it{what}: {told}. {'. '.join(remedies)}"
     return TransferError(source=wanted.name, reason=reason)
 

@@ -82,6 +82,9 @@ def test_the_name_that_says_most_of_a_blob_leads_and_the_licence_is_its(
         config = json.loads((root / "blobs/sha256" / entry.manifest.hex).read_bytes())["config"]["digest"]
         told = json.loads((root / "blobs" / config.replace(":", "/")).read_bytes())["descriptor"]
         assert (told["sourceURL"], told["licenses"]) == (original, ["MIT"])
+    shutil.rmtree(site.home)
+    assert "fetched   Small_Weights.A  " in run("mirror", "pull", "m", "--all", "--trust-mirror").stderr
+    run("mirror", "index")
     page = (site.home / "index.html").read_text().replace("<wbr>", "")
     assert '<span class="name">Small_Weights.A</span>' in page
     assert f"<small>{original}</small>" in page

@@ -198,7 +198,9 @@ def test_a_file_without_a_source_comes_with_everything_of_a_trusted_mirror(site:
 def test_a_digest_is_a_name_and_needs_no_trust(site: Site, run: Run, local: str) -> None:
     assert "1 fetched" in run("mirror", "pull", "m", f"sha256:{local}").stderr
     assert blobs_in(site.home) == {local}
-    run("mirror", "pull", "m", f"sha256:{'0' * 64}", code=6)
+    told = run("mirror", "pull", "m", f"sha256:{'0' * 64}", code=6).stderr
+    assert "mirror push" in told
+    assert "weightstore prefetch" not in told  # there is no origin that could be asked
     assert "a SHA-256" in run("mirror", "pull", "m", "sha256:0123", code=2).stderr
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from weightstore.catalog.entries import best_known_first
 from weightstore.cluster.index import make_entry, model_index
 from weightstore.cluster.merging import merged
 from weightstore.cluster.mirror.directory import Directory
@@ -198,8 +199,12 @@ def _no_index(place: Place) -> str:
 
 
 def pinned_by_catalog(wanted: Wanted, client: Client) -> Wanted:
-    """Return what a mirror offers under the pin that a catalog has for its source, which the mirror has no say in."""
-    entry = next((entry for source in wanted.sources if (entry := client.entry_of(source)) is not None), None)
+    """Return what a mirror offers under the pin that a catalog has for its source, which the mirror has no say in.
+
+    Of several entries that have a pin goes before others, and then the one whose name leads.
+    """
+    known = best_known_first(entry for one in wanted.sources if (entry := client.entry_of(one)) is not None)
+    entry = min(known, key=lambda one: not one.pin.is_pinned, default=None)
     if entry is None:
         return wanted
     offered = tuple(source for source in wanted.sources if source != entry.source)
