@@ -10,7 +10,7 @@ from weightstore.errors import SourceNotFound
 from weightstore.records import StoreInfo
 from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
 from weightstore.store.layout import OCI_LAYOUT
-from weightstore.transfer.bucket import key_in
+from weightstore.transfer.bucket import Superseded, key_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,12 @@ class InBucket:
         return {digest for digest, size in wanted.items() if sizes.get(self._key(digest)) == size}
 
     def write(self, blob: Outgoing, chunks: Chunks) -> None:
-        self._bucket.write(self._key(blob.digest), chunks)
+        key = self._key(blob.digest)
+        try:
+            self._bucket.write(key, chunks)
+        except Superseded:
+            if self._bucket.size(key) != blob.size:
+                raise
 
     def change_index(self, change: Change) -> None:
         for _ in range(RACES):
