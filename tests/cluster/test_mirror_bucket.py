@@ -280,6 +280,26 @@ def test_a_damaged_object_is_pushed_again_where_all_are_read(
     assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
 
 
+@pytest.mark.parametrize("lost", ["manifest", "config"])
+def test_a_lost_or_damaged_document_is_written_again_where_all_are_read(
+    site: Site, run: Run, place: str, there: Cloud, prefix: str, lost: str
+) -> None:
+    run("prefetch", *ALL)
+    run("mirror", "push", place, "--all")
+    before = there.get(prefix)
+    manifest = json.loads(before["index.json"])["manifests"][0]["digest"].partition(":")[2]
+    config = json.loads(before[f"blobs/sha256/{manifest}"])["config"]["digest"].partition(":")[2]
+    key = f"{prefix}/blobs/sha256/{manifest if lost == 'manifest' else config}"
+    deleted(there, key)
+    run("mirror", "push", place, "--all")
+    assert key not in sizes_in(there, prefix)
+    run("mirror", "push", place, "--all", "--check")
+    assert there.get(prefix) == before
+    there.put({key: b"damaged"})
+    run("mirror", "push", place, "--all", "--check")
+    assert there.get(prefix) == before
+
+
 def test_an_object_whose_connection_breaks_while_it_is_looked_at_is_read_anew(
     site: Site, run: Run, place: str, there: Cloud, prefix: str
 ) -> None:
