@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
@@ -57,6 +58,24 @@ def test_a_blob_that_rotted_where_no_stat_tells_is_replaced_by_a_push_that_reads
     assert "0 pushed, 3 there already" in run("mirror", "push", "mirror", "--all").stderr
     assert "1 pushed, 2 there already" in run("mirror", "push", "mirror", "--all", "--check").stderr
     assert damaged.read_bytes() == site.data("A")
+
+
+@pytest.mark.parametrize("lost", ["manifest", "config"])
+def test_a_lost_document_is_written_again_by_a_push_that_reads_all(run: Run, tmp_path: Path, lost: str) -> None:
+    run("prefetch", *ALL)
+    run("mirror", "push", "mirror", "--all")
+    blobs = tmp_path / "mirror/blobs/sha256"
+    index = (tmp_path / "mirror/index.json").read_bytes()
+    manifest = blobs / json.loads(index)["manifests"][0]["digest"].partition(":")[2]
+    config = blobs / json.loads(manifest.read_bytes())["config"]["digest"].partition(":")[2]
+    gone = manifest if lost == "manifest" else config
+    content = gone.read_bytes()
+    gone.unlink()
+    run("mirror", "push", "mirror", "--all")
+    assert not gone.exists()
+    run("mirror", "push", "mirror", "--all", "--check")
+    assert gone.read_bytes() == content
+    assert (tmp_path / "mirror/index.json").read_bytes() == index
 
 
 def test_somebody_who_never_hashed_the_mirror_replaces_it_too(

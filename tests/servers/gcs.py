@@ -90,7 +90,7 @@ class GcsServer(Relay):
             home = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="gcs-"))
             with socket.create_server(("127.0.0.1", 0)) as probe:
                 port = probe.getsockname()[1]
-            self._upstream = f"http://127.0.0.1:{port}"
+            self.upstream = f"http://127.0.0.1:{port}"
             program = shutil.which("fake-gcs-server", path=str(BIN)) or "fake-gcs-server"
             options = {"scheme": "http", "backend": "memory", "host": "127.0.0.1", "port": port, "log-level": "error"}
             process = cleanup.enter_context(
@@ -103,8 +103,8 @@ class GcsServer(Relay):
                 )
             )
             cleanup.callback(process.terminate)
-            _make_bucket(self._upstream, BUCKET)
-            _make_bucket(self._upstream, _PARTS)
+            _make_bucket(self.upstream, BUCKET)
+            _make_bucket(self.upstream, _PARTS)
             super().__enter__()
             self._cleanup = cleanup.pop_all()
         return self

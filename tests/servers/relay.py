@@ -66,7 +66,7 @@ class Relay:
     """Passes requests to ``upstream`` and its answers back, the `Host` header included."""
 
     def __init__(self, upstream: str, *, certificate: Certificate | None = None) -> None:
-        self._upstream = upstream
+        self.upstream = upstream
         self._certificate = certificate
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._started = threading.Event()
@@ -108,7 +108,7 @@ class Relay:
         """Ask the server behind."""
         if self._session is None:
             raise AssertionError
-        url = URL(self._upstream + target, encoded=True)
+        url = URL(self.upstream + target, encoded=True)
         passed = [(name, value) for name, value in headers.items() if name.lower() not in _HOP_BY_HOP]
         async with self._session.request(
             method, url, headers=CIMultiDict(passed), data=io.BytesIO(body) if body else None, allow_redirects=False

@@ -46,19 +46,20 @@ def index_there(layout: Layout) -> ModelIndex:
 
 def documents_there(layout: Layout, entry: IndexEntry) -> dict[Digest, bytes]:
     """Return an entry's manifest and config as a store has them; nothing where one of them is missing or damaged."""
-    return documents_of(entry, _document(layout, entry.manifest), lambda digest: _document(layout, digest))
+    return documents_of(entry, document_there(layout, entry.manifest), lambda digest: document_there(layout, digest))
 
 
 def told_by_others(layout: Layout, index: ModelIndex) -> Iterator[IndexEntry]:
     """Yield the weights of those manifests in a store that other tools put there, and that say what they are."""
     for one in index.foreign:
-        data = _document(layout, Digest.parse(one["digest"]))
+        data = document_there(layout, Digest.parse(one["digest"]))
         if data is not None:
             with contextlib.suppress(InvalidRecord):
                 yield from parse_manifest(data, place=str(layout.root / INDEX_NAME))
 
 
-def _document(layout: Layout, digest: Digest) -> bytes | None:
+def document_there(layout: Layout, digest: Digest) -> bytes | None:
+    """Return a manifest or a config of a store; None where it is not there, or damaged."""
     try:
         data = read_limited(layout.blob(digest), DOCUMENT_LIMIT)
     except OSError:

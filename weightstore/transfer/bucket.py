@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import itertools
 import os
 import threading
 from datetime import timedelta
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 from weightstore.errors import AccessDenied, InvalidConfig, MissingDependency, SourceUnavailable
 from weightstore.records import Validator
 from weightstore.transfer.bucket_reading import read_range, read_sizes, read_whole
-from weightstore.transfer.bucket_refusals import refusal, status_in
+from weightstore.transfer.bucket_refusals import is_superseded, refusal, status_in
 from weightstore.transfer.transport import Answer
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ _TIMEOUT_S = 120
 _RETRIES = 2
 # What a service calls a version of an object: its ETag, or its number.
 Version = dict[str, str]
+
+
+class Superseded(SourceUnavailable):
+    """What was written is not there, since others completed an object of the same name while we did."""
 
 
 class Bucket:
@@ -119,12 +124,22 @@ class Bucket:
         return True
 
     def write(self, key: str, content: bytes | Iterable[bytes]) -> None:
-        """Write an object, whole or not at all; what ``content`` raises ends it. Errors as for :meth:`read`."""
+        """Write an object, whole or not at all; what ``content`` raises ends it. Errors as for :meth:`read`.
+
+        Raises:
+            Superseded: others completed the same object meanwhile, and it is theirs now.
+        """
         with self._translated(key):
-            if isinstance(content, bytes):
-                self._obstore.put(self._store, key, content, use_multipart=False)
-            else:
-                self._obstore.put(self._store, key, iter(content), chunk_size=PIECE, max_concurrency=1)
+            whole = content if isinstance(content, bytes) else _joined_if_small(content)
+            if isinstance(whole, bytes):
+                self._obstore.put(self._store, key, whole, use_multipart=False)
+                return
+            try:
+                self._obstore.put(self._store, key, whole, chunk_size=PIECE, max_concurrency=1)
+            except Exception as error:
+                if not is_superseded(error):
+                    raise
+                raise Superseded(source=self._place(key), reason="others wrote it at the same moment") from None
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the sizes of all objects below a prefix, by key: one listing. Errors as for :meth:`read`."""
@@ -146,6 +161,19 @@ class Bucket:
             if not is_obstores:
                 raise
             raise refusal(error, display=self._place(key), scheme=self._scheme) from None
+
+
+def _joined_if_small(content: Iterable[bytes]) -> bytes | Iterator[bytes]:
+    """Return content that a single request takes as one, and of more an iterator: parts cost three requests."""
+    left = iter(content)
+    held: list[bytes] = []
+    size = 0
+    for data in left:
+        held.append(data)
+        size += len(data)
+        if size > PIECE:
+            return itertools.chain(held, left)
+    return b"".join(held)
 
 
 def key_in(source: Source) -> str:

@@ -88,6 +88,11 @@ def refusal(error: Exception, *, display: str, scheme: str) -> TransferError:
     return SourceUnavailable(source=display, reason=reason)
 
 
+def is_superseded(error: Exception) -> bool:
+    """Tell whether Azure dropped the blocks that were written, as it does when others complete the same object."""
+    return status_in(str(error)) == 400 and "InvalidBlockList" in str(error)
+
+
 def status_in(text: str) -> int | None:
     """Return the status of the answer that one of obstore's errors tells of; None where there was no answer."""
     found = _STATUS.search(text)

@@ -8,13 +8,16 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from weightstore.client import Client
 from weightstore.cluster.index import ModelIndex, build_index, index_of, write_index
 from weightstore.cluster.merging import merged
+from weightstore.cluster.mirror.mending import mended
 from weightstore.cluster.mirror.place import RACES, parse_told, too_many_races
 from weightstore.cluster.page import page_of, write_page
+from weightstore.cluster.renewal import document_there
 from weightstore.errors import BlobDamaged, InvalidRecord, NoSpace, StoreError
 from weightstore.source import Source
 from weightstore.store.blobs import list_blobs, open_verified
@@ -44,7 +47,9 @@ _LOCK_S = 30.0
 class Directory:
     """A store in a directory. It is made when the first blob is pushed: readable by all, writable by its group."""
 
-    def __init__(self, root: Path, receipts: Receipts, *, locks: bool = True) -> None:
+    def __init__(self, root: Path, receipts: Receipts, *, locks: bool = True, check: bool = False) -> None:
+        """``check`` has the manifests and configs that its index names looked at when that is changed."""
+        self._check = check
         self.root = root.expanduser().absolute()
         self._receipts = receipts
         self._locks = locks
@@ -167,10 +172,13 @@ class Directory:
     def change_index(self, change: Change) -> None:
         layout = self._layout()
         with self._alone(layout):
-            for _ in range(RACES):
+            for attempt in range(RACES):
                 seen = self.read_index() or ModelIndex()
-                new = change(self._with_lost(layout, seen))
-                if new.encode() == seen.encode() and not seen.documents:  # with documents it is not there yet
+                whole = self._with_lost(layout, seen)
+                if self._check and attempt == 0 and not seen.documents:
+                    whole = self._mended(layout, whole, change(ModelIndex()))
+                new = change(whole)
+                if new.encode() == seen.encode() and not new.documents:  # with documents it is not there yet
                     return
                 self._check_writable(layout)
                 with self._room_is_made_there():
@@ -201,6 +209,13 @@ class Directory:
             yield
         finally:
             lock.release()
+
+    def _mended(self, layout: Layout, index: ModelIndex, mine: ModelIndex) -> ModelIndex:
+        def document(digest: Digest) -> bytes | None:
+            return index.documents.get(digest) or document_there(layout, digest)
+
+        made = mended(index, mine, manifest=document, config=document, present=lambda blobs: self.present(blobs, index))
+        return replace(made, documents={**index.documents, **made.documents})
 
     @staticmethod
     def _with_lost(layout: Layout, index: ModelIndex) -> ModelIndex:

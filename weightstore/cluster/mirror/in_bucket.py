@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from weightstore.cluster.index import ModelIndex
+from weightstore.cluster.mirror.mending import mended
 from weightstore.cluster.mirror.place import RACES, give_way, parse_told, too_many_races
-from weightstore.errors import SourceNotFound
+from weightstore.errors import RefusedResponse, SourceNotFound
 from weightstore.records import StoreInfo
-from weightstore.store.image import INDEX_LIMIT, INDEX_NAME
+from weightstore.store.image import DOCUMENT_LIMIT, INDEX_LIMIT, INDEX_NAME
 from weightstore.store.layout import OCI_LAYOUT
-from weightstore.transfer.bucket import key_in
+from weightstore.transfer.bucket import Superseded, key_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
 class InBucket:
     """A prefix of a bucket."""
 
-    def __init__(self, source: Source, bucket: Bucket) -> None:
+    def __init__(self, source: Source, bucket: Bucket, *, check: bool = False) -> None:
+        """``check`` has it asked for the manifests and configs that its index names when that is changed."""
         self.source = source
+        self._check = check
         self._bucket = bucket
         self._prefix = f"{key_in(source)}/".lstrip("/")
 
@@ -53,13 +57,21 @@ class InBucket:
         return {digest for digest, size in wanted.items() if sizes.get(self._key(digest)) == size}
 
     def write(self, blob: Outgoing, chunks: Chunks) -> None:
-        self._bucket.write(self._key(blob.digest), chunks)
+        key = self._key(blob.digest)
+        try:
+            self._bucket.write(key, chunks)
+        except Superseded:
+            if self._bucket.size(key) != blob.size:
+                raise
 
     def change_index(self, change: Change) -> None:
-        for _ in range(RACES):
+        for attempt in range(RACES):
             seen, version = self._read()
-            new = change(seen or ModelIndex())
-            if seen is not None and new.encode() == seen.encode():
+            whole = seen or ModelIndex()
+            if self._check and attempt == 0:
+                whole = self._mended(whole, change(ModelIndex()))
+            new = change(whole)
+            if seen is not None and new.encode() == seen.encode() and not new.documents:
                 return
             for digest, data in sorted(new.documents.items()):
                 self._bucket.write(self._key(digest), data)
@@ -69,6 +81,20 @@ class InBucket:
             if not self._bucket.replace(self._prefix + INDEX_NAME, new.encode(), version):
                 give_way()
         raise too_many_races(self.display)
+
+    def _mended(self, index: ModelIndex, mine: ModelIndex) -> ModelIndex:
+        def present(blobs: Mapping[Digest, int]) -> set[Digest]:
+            return self.present(blobs, None) if blobs else set()
+
+        return mended(index, mine, manifest=self._document, config=self._document, present=present)
+
+    def _document(self, digest: Digest) -> bytes | None:
+        """Return a manifest or a config; None where it is not there, or damaged."""
+        try:
+            data, _ = self._bucket.read_whole(self._key(digest), DOCUMENT_LIMIT)
+        except (SourceNotFound, RefusedResponse):
+            return None
+        return data if hashlib.sha256(data).hexdigest() == digest.hex else None
 
     def write_beside(self, files: Mapping[str, bytes]) -> None:
         for name, data in files.items():

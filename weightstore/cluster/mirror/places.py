@@ -31,7 +31,7 @@ def open_place(
         client: whose settings and connections it is asked with.
         writable: whether it is to be written.
         mount_from: another repository of the same registry, from which it may take blobs instead of from us.
-        check: whether a registry is asked for each thing that its index names, instead of being believed.
+        check: whether it is asked for each thing that its index names, instead of being believed.
 
     Raises:
         InvalidInput: it is neither, or of a kind that cannot be a mirror, or cannot be written and is to be.
@@ -51,10 +51,10 @@ def open_place(
                 f"{shown}: is that a directory, or on the network? Write ./{shown}, or with a scheme: oci://{shown} "
                 f"for a registry, https://{shown} for a web server"
             )
-        return _directory(Path(address if is_path(address) else f"./{address}"), client, writable=writable)
+        return _directory(Path(address if is_path(address) else f"./{address}"), client, writable=writable, check=check)
     source = Source.parse(address)
     if source.scheme == "file":
-        return _directory(source.path, client, writable=writable)
+        return _directory(source.path, client, writable=writable, check=check)
     if client.config.offline:
         raise InvalidInput(f"{source}: offline mode forbids to ask it. A mirror in a directory needs no network")
     transports = client.obtainer.transports()
@@ -74,12 +74,12 @@ def open_place(
             source, transports.registry(source), mount_from=mount_from, retry=retry, uploads=uploads, check=check
         )
     if source.scheme in BUCKETS:
-        return InBucket(source, transports.buckets().bucket(source))
+        return InBucket(source, transports.buckets().bucket(source), check=check)
     raise InvalidInput(f"{source}: a mirror is a directory, a web server, a bucket or a registry")
 
 
-def _directory(root: Path, client: Client, *, writable: bool) -> Directory:
-    directory = Directory(root, client.receipts, locks=client.config.locks)
+def _directory(root: Path, client: Client, *, writable: bool, check: bool) -> Directory:
+    directory = Directory(root, client.receipts, locks=client.config.locks, check=check)
     if writable:
         directory.check_writable()
     return directory

@@ -6,12 +6,12 @@ import hashlib
 import json
 import re
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from weightstore.cluster.index import INDEX_TAG, INDEX_TYPE, MANIFEST_TYPE, TAG, ModelIndex, tags_of
 from weightstore.cluster.manifest import parse_manifest
-from weightstore.cluster.merging import Details, details_of, documents_of, merged, written_anew
+from weightstore.cluster.merging import merged
+from weightstore.cluster.mirror.mending import mended
 from weightstore.cluster.mirror.place import RACES, Chunks, give_way, parse_told, too_many_races
 from weightstore.cluster.mirror.uploader import PIECE, Uploader, compare
 from weightstore.digest import Digest
@@ -152,27 +152,17 @@ class InRegistry:
         return merged(index, ModelIndex(lost)) if lost else index
 
     def _mended(self, index: ModelIndex, mine: ModelIndex) -> ModelIndex:
-        """Return an index with the manifests and configs of those artifacts that have lost one of them, or a tag.
-
-        They are the registry's own as far as it has them, and else what the index, and our catalogs, say. Of a
-        checkpoint that the registry has lost itself, and that is not ours to bring, nothing can be made.
-        """
         tags: dict[Digest, list[str]] = {}
         for tag, entry in index.tags.items():
             tags.setdefault(entry.digest, []).append(tag)
-        known, entries = mine.by_digest, []
-        documents: dict[Digest, bytes] = {}
-        for entry in index.entries:
-            found = documents_of(entry, self._manifest(str(entry.manifest), entry.manifest), self._config)
-            if not found and self._has(entry.digest, entry.size):
-                ours = known.get(entry.digest)
-                details = details_of(ours, mine.documents) if ours is not None else Details()
-                entry, found = written_anew(entry, details)
-                documents |= found
-            elif found and not all(self._manifest(tag, entry.manifest) for tag in tags[entry.digest]):
-                documents |= found
-            entries.append(entry)
-        return replace(index, entries=tuple(entries), documents=documents)
+        return mended(
+            index,
+            mine,
+            manifest=lambda digest: self._manifest(str(digest), digest),
+            config=self._config,
+            present=lambda blobs: self.present(blobs, None),
+            is_named=lambda entry: all(self._manifest(tag, entry.manifest) for tag in tags[entry.digest]),
+        )
 
     def _config(self, digest: Digest) -> bytes | None:
         try:
