@@ -293,11 +293,13 @@ def test_a_lost_or_damaged_document_is_written_again_where_all_are_read(
     deleted(there, key)
     run("mirror", "push", place, "--all")
     assert key not in sizes_in(there, prefix)
-    run("mirror", "push", place, "--all", "--check")
+    said = f"written again: what {place} had lost of 1 artifact"
+    assert said in run("mirror", "push", place, "--all", "--check").stderr
     assert there.get(prefix) == before
     there.put({key: b"damaged"})
-    run("mirror", "push", place, "--all", "--check")
+    assert json.loads(run("mirror", "push", place, "--all", "--check", "--json").stdout)["mended"] == 1
     assert there.get(prefix) == before
+    assert "written again" not in run("mirror", "push", place, "--all", "--check").stderr
 
 
 def test_an_object_whose_connection_breaks_while_it_is_looked_at_is_read_anew(

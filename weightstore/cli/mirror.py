@@ -208,6 +208,7 @@ def push(
                 "dry_run": False,
                 "blobs": [_pushed_as_json(done) for done in results],
                 "pushed_bytes": _bytes(pushed),
+                "mended": place.mended,
                 "signature": carried_as_json(carried),
                 "oms": {"status": oms.status, "matches": oms.matches},
                 "exit_code": code,
@@ -216,6 +217,8 @@ def push(
     else:
         failed = sum(done.status in {"failed", "cancelled"} for done in results)
         settings.say(f"{len(pushed)} pushed, {len(plan.present)} there already, {failed} failed")
+        if place.mended:
+            settings.say(f"written again: what {place.display} had lost of {units.count(place.mended, 'artifact')}")
     tell_carried(settings, carried, place.display)
     tell_oms(settings, oms, place.display)
     click.get_current_context().exit(code)

@@ -50,6 +50,7 @@ class Directory:
     def __init__(self, root: Path, receipts: Receipts, *, locks: bool = True, check: bool = False) -> None:
         """``check`` has the manifests and configs that its index names looked at when that is changed."""
         self._check = check
+        self.mended = 0
         self.root = root.expanduser().absolute()
         self._receipts = receipts
         self._locks = locks
@@ -214,7 +215,10 @@ class Directory:
         def document(digest: Digest) -> bytes | None:
             return index.documents.get(digest) or document_there(layout, digest)
 
-        made = mended(index, mine, manifest=document, config=document, present=lambda blobs: self.present(blobs, index))
+        def present(blobs: Mapping[Digest, int]) -> set[Digest]:
+            return self.present(blobs, index)
+
+        made, self.mended = mended(index, mine, manifest=document, config=document, present=present)
         return replace(made, documents={**index.documents, **made.documents})
 
     @staticmethod

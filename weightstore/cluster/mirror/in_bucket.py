@@ -30,6 +30,7 @@ class InBucket:
         """``check`` has it asked for the manifests and configs that its index names when that is changed."""
         self.source = source
         self._check = check
+        self.mended = 0
         self._bucket = bucket
         self._prefix = f"{key_in(source)}/".lstrip("/")
 
@@ -86,7 +87,8 @@ class InBucket:
         def present(blobs: Mapping[Digest, int]) -> set[Digest]:
             return self.present(blobs, None) if blobs else set()
 
-        return mended(index, mine, manifest=self._document, config=self._document, present=present)
+        whole, self.mended = mended(index, mine, manifest=self._document, config=self._document, present=present)
+        return whole
 
     def _document(self, digest: Digest) -> bytes | None:
         """Return a manifest or a config; None where it is not there, or damaged."""

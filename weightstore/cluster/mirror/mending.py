@@ -22,8 +22,10 @@ def mended(
     config: Callable[[Digest], bytes | None],
     present: Callable[[Mapping[Digest, int]], Collection[Digest]],
     is_named: Callable[[IndexEntry], bool] | None = None,
-) -> ModelIndex:
+) -> tuple[ModelIndex, int]:
     """Return an index with the documents of those artifacts that have lost a part, so that these are written again.
+
+    And how many artifacts those are.
 
     They are the mirror's own where it has them, and else made of what the index, and who pushes, say. Of a checkpoint
     that the mirror has lost itself, and that nobody brings, nothing can be made.
@@ -41,6 +43,7 @@ def mended(
     known = mine.by_digest
     entries: list[IndexEntry] = []
     documents: dict[Digest, bytes] = {}
+    count = 0
     for entry in index.entries:
         kept = entry
         if entry.digest in there:
@@ -48,7 +51,9 @@ def mended(
             details = details_of(ours, mine.documents) if ours is not None else Details()
             kept, made = written_anew(entry, details)
             documents |= made
+            count += 1
         elif found[entry.digest] and is_named is not None and not is_named(entry):
             documents |= found[entry.digest]
+            count += 1
         entries.append(kept)
-    return replace(index, entries=tuple(entries), documents=documents)
+    return replace(index, entries=tuple(entries), documents=documents), count

@@ -43,7 +43,12 @@ class Outgoing:
 
 
 class Place(Protocol):
-    """A mirror. Safe to use from many threads."""
+    """A mirror. Safe to use from many threads.
+
+    ``mended`` is of how many artifacts the last change of its index wrote again what had been lost there.
+    """
+
+    mended: int
 
     @property
     def display(self) -> str:

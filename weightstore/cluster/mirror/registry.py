@@ -74,6 +74,7 @@ class InRegistry:
         """``check`` has it asked for each thing that its index names, and not only for what that does not name."""
         self.source = source
         self._check = check
+        self.mended = 0
         self._repository, _ = Repository.of(source)
         self._uploads = uploads
         self._artifacts: dict[str, IndexEntry | None] = {}
@@ -155,7 +156,7 @@ class InRegistry:
         tags: dict[Digest, list[str]] = {}
         for tag, entry in index.tags.items():
             tags.setdefault(entry.digest, []).append(tag)
-        return mended(
+        whole, self.mended = mended(
             index,
             mine,
             manifest=lambda digest: self._manifest(str(digest), digest),
@@ -163,6 +164,7 @@ class InRegistry:
             present=lambda blobs: self.present(blobs, None),
             is_named=lambda entry: all(self._manifest(tag, entry.manifest) for tag in tags[entry.digest]),
         )
+        return whole
 
     def _config(self, digest: Digest) -> bytes | None:
         try:

@@ -26,6 +26,7 @@ class Web:
     def __init__(self, source: Source, transport: Transport, *, slow_s: float) -> None:
         """``slow_s`` is how long its index may come at no useful pace, in seconds."""
         self.source = source
+        self.mended = 0
         self._transport = transport
         self._slow_s = slow_s
 
