@@ -7,12 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Run, Site
 from tests.servers import behaviours as does
+from tests.servers.apache import Apache
 from tests.servers.hostile import HostileServer
 from tests.servers.nginx import Nginx
 from weightstore.cluster.index import ModelIndex, parse_index
@@ -155,6 +157,24 @@ def test_a_pull_from_nginx_with_the_origin_off(site: Site, run: Run, pushed: Pat
     assert asked == {*(one["digest"].removeprefix("sha256:") for one in done["items"]), "signed-index.json.sig"}
     assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
     assert run("path", "Small_Weights.A", "--offline").stdout.strip() == str(site.blob("A"))
+
+
+@pytest.mark.needs("apache2", "curl")
+def test_a_pull_from_apache_with_the_origin_off(site: Site, run: Run, pushed: Path) -> None:
+    site.server.stop()
+    with tempfile.TemporaryDirectory(prefix="www-") as www:
+        Path(www).chmod(0o755)  # Apache gives up root's rights
+        shutil.copytree(pushed, Path(www) / "weights")
+        with Apache(Path(www)) as apache:
+            url = apache.url("/weights")
+            assert "3 only in the mirror" in run("mirror", "status", url).stderr
+            done = json.loads(run("mirror", "pull", url, "--locked", "weights.lock", "--json").stdout)
+            assert done["fetched"] == 3
+            (part,) = [one for one in done["items"] if one["digest"].endswith(site.digest("A"))]
+            blob = f"{url}/blobs/sha256/{part['digest'].removeprefix('sha256:')}"
+            end = subprocess.run(["curl", "-sf", "-r", "100-", blob], capture_output=True, check=True, timeout=20)
+            assert end.stdout == site.data("A")[100:]
+    assert blobs_in(site.home) == {site.digest(member) for member in "ABC"}
 
 
 def test_a_pull_from_a_directory_with_the_origin_off_and_offline(site: Site, run: Run, pushed: Path) -> None:

@@ -161,6 +161,15 @@ def test_what_skopeo_brings_to_a_registry_is_pulled(site: Site, run: Run, reposi
     site.server.stop()
     run("mirror", "pull", f"oci://{repository}", "--locked", "weights.lock")
     assert site.blob("A").read_bytes() == site.data("A")
+    shutil.rmtree(site.home)
+    status = json.loads(run("mirror", "status", f"oci://{repository}", "--json").stdout)
+    assert [(one["name"], one["digest"]) for one in status["mirror_only"]] == [
+        ("toys/Small_Weights.A", f"sha256:{site.digest('A')}")
+    ]
+    run("mirror", "pull", f"oci://{repository}", "--all", "--trust-mirror")
+    assert site.blob("A").read_bytes() == site.data("A")
+    run("mirror", "push", f"oci://{repository}", "--all")
+    assert "1 on both sides" in run("mirror", "status", f"oci://{repository}").stderr
 
 
 def test_a_blob_larger_than_a_piece_arrives_in_pieces(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from weightstore.cluster.index import INDEX_TAG, INDEX_TYPE, MANIFEST_TYPE, TAG, ModelIndex, tags_of
@@ -87,6 +88,18 @@ class InRegistry:
         return self.source.display
 
     def read_index(self) -> ModelIndex | None:
+        return self._stored() or self._told_by_tags()
+
+    def _told_by_tags(self) -> ModelIndex | None:
+        """Return what is there where nobody wrote an index: single checkpoints that another tool copied there."""
+        entries: dict[Digest, IndexEntry] = {}
+        for tag in self._tags()[:_MOST_LOST]:
+            for entry in self._checkpoints(tag):
+                entries.setdefault(entry.digest, replace(entry, ref_name=tag))
+        return ModelIndex(tuple(entries.values())) if entries else None
+
+    def _stored(self) -> ModelIndex | None:
+        """Return the index that a push wrote."""
         reply = self._ask(f"manifests/{INDEX_TAG}", headers={"Accept": INDEX_TYPE}, limit=DOCUMENT_LIMIT)
         if reply.status == 404:
             return None
@@ -130,7 +143,7 @@ class InRegistry:
         for attempt in range(RACES):
             if attempt > 1:
                 give_way()
-            seen = self.read_index() or ModelIndex()
+            seen = self._stored() or ModelIndex()
             whole = self._mended(seen, change(ModelIndex())) if self._check and attempt == 0 else seen
             new = change(self._with_lost(whole, ours))
             if new.encode() == seen.encode() and not new.documents:
@@ -205,12 +218,22 @@ class InRegistry:
             data = self._manifest(tag)
             if data is None:
                 return None
-            try:
-                entries = parse_manifest(data, place=f"{self.display}:{tag}")
-            except InvalidRecord:
+            entries = self._parsed(data, tag)
+            if entries is None:
                 return None
             self._artifacts[tag] = entries[0] if len(entries) == 1 and tag in tags_of(entries[0]) else None
         return self._artifacts[tag]
+
+    def _checkpoints(self, tag: str) -> tuple[IndexEntry, ...]:
+        """Return the checkpoints under a tag, whoever gave it."""
+        data = self._manifest(tag)
+        return (self._parsed(data, tag) or ()) if data is not None else ()
+
+    def _parsed(self, data: bytes, tag: str) -> tuple[IndexEntry, ...] | None:
+        try:
+            return parse_manifest(data, place=f"{self.display}:{tag}")
+        except InvalidRecord:
+            return None
 
     def _replace_index(self, index: ModelIndex, seen: ModelIndex, ours: set[str]) -> list[IndexEntry]:
         """Have the artifacts that are new, and then the index; return those of others that are in the way.
