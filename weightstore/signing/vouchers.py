@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from weightstore.digest import Pin
 from weightstore.errors import InvalidInput, InvalidRecord, MissingDependency, UntrustedIndex, WeightStoreError
-from weightstore.records import timestamp
-from weightstore.signing.claims import Claim, forget, recall, remember
-from weightstore.signing.signers import read_signers
+from weightstore.records import Wanted, timestamp
+from weightstore.signing.claims import Claim, forget, recall, recall_all, remember
+from weightstore.signing.names import called, matches
+from weightstore.signing.signers import allowed, read_signers
+from weightstore.signing.sshsig import NAMESPACE
 from weightstore.signing.trusted import signed_index
 
 if TYPE_CHECKING:
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
     from weightstore.config import Config
     from weightstore.digest import Digest
-    from weightstore.records import Wanted
     from weightstore.signing.document import Believed, SignedEntry
     from weightstore.signing.signers import Signer
     from weightstore.source import Source
@@ -177,13 +179,45 @@ class Vouchers:
     def claims_of(self, digest: Digest) -> list[Claim]:
         """Return which sources the mirrors' signed indexes say to have a digest. Errors as for :meth:`ask`."""
         now = datetime.now(UTC)
-        return [
-            Claim(entry, heard.believed.index.expires, heard.believed.signer.key, heard.believed.index.version)
-            for heard in self._listen()
-            if heard.believed is not None and now < heard.believed.index.expires
-            for entry in heard.entries.values()
-            if entry.digest == digest
+        return [claim for heard in self._listen() for claim in _claims(heard, now) if claim.entry.digest == digest]
+
+    def recalled_names(self, name: str) -> list[Claim]:
+        """Return what is remembered under a weights name, whether it counts still or not. Opens no socket."""
+        return [claim for claim in recall_all(self._state, note=self._note) if matches(name, claim.entry.name)]
+
+    def signer_of(self, claim: Claim) -> Signer | None:
+        """Return whose word a claim is, expired or not, while that key may sign."""
+        return allowed(read_signers(self._allowed_signers), claim.key, datetime.now(UTC), namespace=NAMESPACE)
+
+    def named(self, name: str) -> list[Claim]:
+        """Return what a weights name means by the mirrors' signed indexes, or by what is remembered; and remember it.
+
+        Mirrors come before memory and in their order, and of one key the newer index counts, as for :meth:`ask`. What a
+        key has taken back by an index that was read just now does not.
+
+        Raises:
+            UnknownName: the name has no namespace, and several have it.
+            InvalidConfig: the file of signers cannot be used.
+        """
+        now = datetime.now(UTC)
+        said = [claim for heard in self._listen() for claim in _claims(heard, now)]
+        newest, signers = self._newest(), read_signers(self._allowed_signers)
+        remembered = [
+            claim
+            for claim in self.recalled_names(name)
+            if not _is_over(claim, newest) and claim.signer(signers, now) is not None
         ]
+        found = called(name, [*said, *remembered])
+        for claim in found:
+            earlier = self._recalled(Wanted(claim.entry.name, claim.entry.source, Pin()))
+            if not any(one == claim or _follows(one, claim) for one in earlier):
+                remember(self._state, claim)
+        return found
+
+    def complaints(self) -> list[str]:
+        """Return why mirrors say nothing: what is not believed or not to be had, and who was not asked."""
+        heard = [f"mirror {one.mirror}: {one.reason}" for one in self._listen() if one.reason]
+        return [*heard, *(f"mirror {mirror}: {_OFFLINE}" for mirror in self._not_asked)]
 
     def _listen(self) -> list[_Heard]:
         with self._lock:
@@ -213,6 +247,15 @@ class Vouchers:
             what = "not believed" if isinstance(error, UntrustedIndex) else "cannot be read"
             return _Heard(mirror, None, {}, f"{what}: {getattr(error, 'reason', '') or error}")
         return _Heard(mirror, believed, believed.index.by_source if believed is not None else {})
+
+
+def _claims(heard: _Heard, now: datetime) -> list[Claim]:
+    """Return all that an index says which has not expired."""
+    believed = heard.believed
+    if believed is None or believed.index.expires <= now:
+        return []
+    key, version = believed.signer.key, believed.index.version
+    return [Claim(entry, believed.index.expires, key, version) for entry in heard.entries.values()]
 
 
 def _word(heard: _Heard, wanted: Wanted, now: datetime) -> Word:

@@ -108,6 +108,8 @@ def _called(name: str, index: ModelIndex) -> list[IndexEntry]:
 
 
 def _unknown(error: UnknownName) -> UnknownName:
+    if error.unbelieved:  # a signature that does not hold is no reason to believe the mirror without one
+        return error
     near = f", did you mean {', '.join(error.suggestions)}?" if error.suggestions else "."
     known = error.hint or f"no catalog knows it{near}"
     hint = "What only the mirror has a name for is pulled with --trust-mirror, or by its digest, sha256:<64 hex>"
