@@ -302,12 +302,23 @@ class AccessDenied(TransferError):
 
 
 class SourceUnavailable(TransferError):
-    """The source failed in a way that may pass: worth trying again."""
+    """The source failed in a way that may pass: worth trying again.
 
-    def __init__(self, *, source: str, reason: str, retry_after_s: float | None = None) -> None:
+    It ``is_silent`` where there was nobody to connect to, or nothing came in time: who asks again waits as long again.
+    """
+
+    def __init__(
+        self, *, source: str, reason: str, retry_after_s: float | None = None, is_silent: bool = False
+    ) -> None:
         super().__init__(source=source, reason=reason)
-        self.fields = {"source": source, "reason": reason, "retry_after_s": retry_after_s}
+        self.fields = {
+            "source": source,
+            "reason": reason,
+            "retry_after_s": retry_after_s,
+            "is_silent": is_silent,
+        }
         self.retry_after_s = retry_after_s
+        self.is_silent = is_silent
 
 
 class RefusedResponse(TransferError):

@@ -119,7 +119,11 @@ def fetch(
         may_resume = True  # what a source gave before it failed is for the next one
     if failures:
         raise failures[0] if len(failures) == 1 else AllSourcesFailed(name=wanted.name, failures=failures)
-    if no_space is None and missing is not None and all(isinstance(error, MissingDependency) for error in by_mirrors):
+    if (
+        no_space is None
+        and missing is not None
+        and all(isinstance(error, MissingDependency) for _, error in by_mirrors)
+    ):
         raise missing
     raise no_space or _no_mirror(wanted, located, by_mirrors)
 

@@ -11,10 +11,11 @@ import pytest
 from tests.cli.conftest import Run, Site
 from tests.cluster.test_carried_signatures import become_somebody_else, key, make_key, sign_home, signed  # noqa: F401
 from tests.cluster.test_mirror import blobs_in
+from tests.servers import behaviours as does
 from tests.servers.hostile import HostileServer
 from weightstore.catalog.lockfile import Lockfile
 from weightstore.client import Client
-from weightstore.errors import UnknownName
+from weightstore.errors import UnknownName, UntrustedSource
 
 NAME = "toys/Small_Weights.A"
 
@@ -126,3 +127,50 @@ def test_an_unknown_name_is_told_as_ever_where_nobody_signs(
     assert run("prefetch", "toys/Nothing_Weights.X", code=3).stderr == told
     with pytest.raises(UnknownName):
         Client().path(NAME)
+
+
+@pytest.fixture
+def impatient(web: HostileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HostileServer:
+    """The signed mirror, whose index does not answer the first time, for a user with an empty store and the catalog."""
+    web.serve(
+        "/signed-index.json.sig", (tmp_path / "store/signed-index.json.sig").read_bytes(), does.no_answer(times=1)
+    )
+    settings = {"HOME": tmp_path / "users", "STATE": tmp_path / "users-state", "MIRRORS": web.url("")}
+    for name, value in {**settings, "READ_TIMEOUT_S": "0.5", "RETRIES": "0"}.items():
+        monkeypatch.setenv(f"WEIGHTSTORE_{name}", str(value))
+    return web
+
+
+def test_an_index_that_did_not_answer_is_not_waited_for_again_where_the_origin_tells(
+    run: Run, impatient: HostileServer
+) -> None:
+    run("prefetch", "toys/Small_Weights.A")
+    before = len(impatient.requests)
+    assert before
+    told = run("prefetch", "toys/Small_Weights.B").stderr
+    assert len(impatient.requests) == before
+    assert "was not asked: it did not answer" in told
+    assert "WEIGHTSTORE_ORDER=layers,mirrors" in told
+    assert "not asked: it did not answer" in run("why", "toys/Other_Weights.C").stdout
+    assert len(impatient.requests) == before
+
+
+@pytest.mark.parametrize("setting", [("ORDER", "layers,mirrors"), ("CATALOGS", "none")])
+def test_it_is_asked_again_where_nobody_else_can_tell(
+    run: Run, impatient: HostileServer, monkeypatch: pytest.MonkeyPatch, setting: tuple[str, str]
+) -> None:
+    run("prefetch", "toys/Small_Weights.B")
+    monkeypatch.setenv(f"WEIGHTSTORE_{setting[0]}", setting[1])
+    before = len(impatient.requests)
+    run("prefetch", NAME)
+    assert [one for one in impatient.requests[before:] if "signed-index" in one.path]
+
+
+def test_it_is_asked_again_of_what_the_origin_is_not_trusted_with(
+    site: Site, run: Run, impatient: HostileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("prefetch", "toys/Small_Weights.B")
+    monkeypatch.setenv("WEIGHTSTORE_TRUST", "pinned")
+    before = len(impatient.requests)
+    run("prefetch", site.server.serve("/plain.pth", b"weights"), code=UntrustedSource.exit_code)
+    assert [one for one in impatient.requests[before:] if "signed-index" in one.path]
