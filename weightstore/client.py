@@ -228,22 +228,44 @@ class Client:
             UnknownName, InvalidInput: something that cannot be resolved.
             Drift: the lockfile and the catalog disagree.
         """
+        wanted = self.chosen(names, task=task, everything=everything, sha256=sha256, lockfile=lockfile)
+        return wanted if lockfile is None else [*wanted, *(entry.wanted() for entry in lockfile.entries)]
+
+    def chosen(
+        self,
+        names: Iterable[Name] = (),
+        *,
+        task: str | None = None,
+        everything: bool = False,
+        sha256: str | None = None,
+        lockfile: Lockfile | None = None,
+    ) -> list[Wanted]:
+        """Return what names, globs, URLs and a task ask for, as a lockfile pins it that has it.
+
+        Errors as for :meth:`gather`.
+        """
+        if lockfile is not None:
+            self.check_drift(lockfile)
         names = list(names)
         weights = [name for name in names if isinstance(name, str) and not is_source(name)]
+        locked = {name: one for name in weights if lockfile is not None and (one := lockfile.named(name)) is not None}
         wanted: list[Wanted] = []
-        if weights or task is not None or everything:
-            found = self.entries(weights, task=task, everything=everything)
+        # With a task the catalog is needed, which knows what they are for.
+        sought = weights if task is not None else [name for name in weights if name not in locked]
+        if sought or task is not None or everything:
+            found = self.entries(sought, task=task, everything=everything)
             wanted += [one for entry in found for one in entry.wants()]
+        if task is None:
+            wanted += [entry.wanted() for entry in locked.values()]
         for name in names:
             if not isinstance(name, str) or is_source(name):
                 wanted += self.wants(name)
+        if lockfile is not None:
+            wanted = [lockfile.pinned(one) for one in wanted]
         if sha256 is not None:
             if len(wanted) != 1:
                 raise InvalidInput(f"--sha256 is the digest of one file, and {len(wanted)} are asked for")
             wanted = [_pinned(wanted[0], sha256)]
-        if lockfile is not None:
-            self.check_drift(lockfile)
-            wanted += [entry.wanted() for entry in lockfile.entries]
         return wanted
 
     def check_drift(self, lockfile: Lockfile) -> None:

@@ -68,7 +68,7 @@ def gather(
             wanted.append(wanted_of_digest(Digest.parse(name), place.source))
             continue
         try:
-            found = client.gather([name])
+            found = client.chosen([name], lockfile=lockfile)
             wanted += [_file_there(one, place, client) if trusted else one for one in found]
         except UnknownName as error:
             entries = _called(name, index_of_place(place, client=client)) if trusted else []
