@@ -131,6 +131,9 @@ class Client:
     def entries(self, names: Iterable[str] = (), *, task: str | None = None, everything: bool = False) -> list[Entry]:
         """Return the catalog entries that names and globs mean (see :mod:`weightstore.catalog.names`).
 
+        A whole name that no catalog has is looked up among those that somebody signed whom ``allowed_signers`` allows
+        to: in what is remembered, and in the mirrors' signed indexes (see :mod:`weightstore.naming`).
+
         Raises:
             UnknownName: a name that no catalog has, with the nearest ones.
             InvalidInput: a URL or path.
@@ -141,11 +144,22 @@ class Client:
                 source, _ = parse_source(name)
                 raise InvalidInput(f"{source}: the name of weights in a catalog is needed, not a URL or path")
         try:
-            return resolve(names, self.catalogs, task=task, everything=everything)
+            return resolve(names, self.catalogs, task=task, everything=everything, otherwise=self._signed)
         except UnknownName as error:
             if error.name not in names or not _is_file(error.name):
                 raise
             raise UnknownName(name=error.name, hint=f"no catalog knows it. For the file write ./{error.name}") from None
+
+    def _signed(self, name: str, error: UnknownName) -> list[Entry]:
+        if self.config.allowed_signers is None:
+            return []
+        from weightstore.naming import signed_entries  # start-up: only where somebody signs
+
+        return signed_entries(name, error, obtainer=self.obtainer, pin_of=self._pin_of)
+
+    def _pin_of(self, source: Source) -> Pin:
+        known = self.entry_of(source)
+        return known.pin if known is not None and known.pin.is_pinned else source.pin
 
     def wanted(self, name: Name, *, sha256: str | None = None) -> Wanted:
         """Return what one weights name, URL or path asks for. A glob must mean exactly one.
@@ -214,22 +228,44 @@ class Client:
             UnknownName, InvalidInput: something that cannot be resolved.
             Drift: the lockfile and the catalog disagree.
         """
+        wanted = self.chosen(names, task=task, everything=everything, sha256=sha256, lockfile=lockfile)
+        return wanted if lockfile is None else [*wanted, *(entry.wanted() for entry in lockfile.entries)]
+
+    def chosen(
+        self,
+        names: Iterable[Name] = (),
+        *,
+        task: str | None = None,
+        everything: bool = False,
+        sha256: str | None = None,
+        lockfile: Lockfile | None = None,
+    ) -> list[Wanted]:
+        """Return what names, globs, URLs and a task ask for, as a lockfile pins it that has it.
+
+        Errors as for :meth:`gather`.
+        """
+        if lockfile is not None:
+            self.check_drift(lockfile)
         names = list(names)
         weights = [name for name in names if isinstance(name, str) and not is_source(name)]
+        locked = {name: one for name in weights if lockfile is not None and (one := lockfile.named(name)) is not None}
         wanted: list[Wanted] = []
-        if weights or task is not None or everything:
-            found = self.entries(weights, task=task, everything=everything)
+        # With a task the catalog is needed, which knows what they are for.
+        sought = weights if task is not None else [name for name in weights if name not in locked]
+        if sought or task is not None or everything:
+            found = self.entries(sought, task=task, everything=everything)
             wanted += [one for entry in found for one in entry.wants()]
+        if task is None:
+            wanted += [entry.wanted() for entry in locked.values()]
         for name in names:
             if not isinstance(name, str) or is_source(name):
                 wanted += self.wants(name)
+        if lockfile is not None:
+            wanted = [lockfile.pinned(one) for one in wanted]
         if sha256 is not None:
             if len(wanted) != 1:
                 raise InvalidInput(f"--sha256 is the digest of one file, and {len(wanted)} are asked for")
             wanted = [_pinned(wanted[0], sha256)]
-        if lockfile is not None:
-            self.check_drift(lockfile)
-            wanted += [entry.wanted() for entry in lockfile.entries]
         return wanted
 
     def check_drift(self, lockfile: Lockfile) -> None:
@@ -242,7 +278,7 @@ class Client:
             if is_source(locked.name):
                 continue
             try:
-                (entry,) = self.entries([locked.name])
+                (entry,) = resolve([locked.name], self.catalogs)
             except (UnknownName, InvalidInput, ValueError):
                 continue  # locked from a catalog that is not installed here: the lockfile says all that is needed
             if entry.source != locked.source or not entry.pin.matches(locked.digest):

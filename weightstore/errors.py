@@ -94,17 +94,23 @@ class InvalidConfig(InvalidInput):
 
 
 class UnknownName(WeightStoreError):
-    """No catalog knows this weights name."""
+    """No catalog knows this weights name, and nobody has signed it; ``unbelieved`` says what of that does not count."""
 
     exit_code = 3
 
-    def __init__(self, *, name: str, suggestions: Sequence[str] = (), hint: str = "") -> None:
-        super().__init__(name=name, suggestions=tuple(suggestions), hint=hint)
+    def __init__(
+        self, *, name: str, suggestions: Sequence[str] = (), hint: str = "", unbelieved: Sequence[str] = ()
+    ) -> None:
+        super().__init__(name=name, suggestions=tuple(suggestions), hint=hint, unbelieved=tuple(unbelieved))
         self.name = name
         self.suggestions = tuple(suggestions)
         self.hint = hint
+        self.unbelieved = tuple(unbelieved)
 
     def __str__(self) -> str:
+        return "\n".join([self._what(), *(f"  signed names: {one}" for one in self.unbelieved)])
+
+    def _what(self) -> str:
         if self.hint:
             return f"{self.name!r}: {self.hint}"
         if not self.suggestions:
@@ -296,12 +302,23 @@ class AccessDenied(TransferError):
 
 
 class SourceUnavailable(TransferError):
-    """The source failed in a way that may pass: worth trying again."""
+    """The source failed in a way that may pass: worth trying again.
 
-    def __init__(self, *, source: str, reason: str, retry_after_s: float | None = None) -> None:
+    It ``is_silent`` where there was nobody to connect to, or nothing came in time: who asks again waits as long again.
+    """
+
+    def __init__(
+        self, *, source: str, reason: str, retry_after_s: float | None = None, is_silent: bool = False
+    ) -> None:
         super().__init__(source=source, reason=reason)
-        self.fields = {"source": source, "reason": reason, "retry_after_s": retry_after_s}
+        self.fields = {
+            "source": source,
+            "reason": reason,
+            "retry_after_s": retry_after_s,
+            "is_silent": is_silent,
+        }
         self.retry_after_s = retry_after_s
+        self.is_silent = is_silent
 
 
 class RefusedResponse(TransferError):

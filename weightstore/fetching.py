@@ -74,7 +74,7 @@ def fetch(
     for candidate in ordered:
         mirror = candidate.mirror
         if mirror is not None and (error := health.why_not(mirror)) is not None:
-            by_mirrors.append((mirror, error))
+            by_mirrors.append((mirror, _not_asked(mirror, error)))
             continue
         try:
             done = _from(
@@ -119,9 +119,22 @@ def fetch(
         may_resume = True  # what a source gave before it failed is for the next one
     if failures:
         raise failures[0] if len(failures) == 1 else AllSourcesFailed(name=wanted.name, failures=failures)
-    if no_space is None and missing is not None and all(isinstance(error, MissingDependency) for error in by_mirrors):
+    if (
+        no_space is None
+        and missing is not None
+        and all(isinstance(error, MissingDependency) for _, error in by_mirrors)
+    ):
         raise missing
     raise no_space or _no_mirror(wanted, located, by_mirrors)
+
+
+def _not_asked(mirror: Source, last: WeightStoreError) -> SourceUnavailable:
+    """Return the error of a file that a mirror was not asked for, which is another one than that of the last file."""
+    why = getattr(last, "reason", "") or str(last)
+    return SourceUnavailable(
+        source=mirror.display,
+        reason=f"was not asked for it: it failed with several files in a row, at last with: {why}",
+    )
 
 
 def _no_mirror(

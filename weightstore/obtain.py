@@ -405,7 +405,7 @@ class Obtainer:
 
         with self._lock:
             if self._mirrors_health is None:
-                self._mirrors_health = Health()
+                self._mirrors_health = Health(state=self.config.state)
             return self._mirrors_health
 
     def transports(self) -> Transports:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import signal
 import time
 
@@ -181,6 +182,27 @@ def test_a_lockfile_is_fetched_by_its_full_digests(site, run, tmp_path):
     report = json.loads(run("prefetch", "--locked", "weights.lock", "--json").stdout)
     assert report["fetched"] == 1
     assert site.blob("B").exists()
+
+
+@pytest.mark.parametrize("has_catalog", [True, False])
+@pytest.mark.parametrize("name", ["toys/Small_Weights.B", "Small_Weights.B", "url"])
+def test_a_name_that_the_given_lockfile_pins_goes_by_it(site, run, monkeypatch, tmp_path, has_catalog, name):
+    run("lock", "small", "other")
+    mirror = shutil.copytree(site.home, tmp_path / "mirror")
+    settings = {"HOME": "mine", "STATE": "my-state", "MIRRORS": mirror, "ORDER": "layers,mirrors"}
+    for setting, value in settings.items():
+        monkeypatch.setenv(f"WEIGHTSTORE_{setting}", str(value))
+    if not has_catalog:
+        monkeypatch.setenv("WEIGHTSTORE_CATALOGS", "none")
+    wanted = site.url("B") if name == "url" else name
+    report = json.loads(run("prefetch", "--locked", "weights.lock", wanted, "--json").stdout)
+    assert (report["fetched"], report["failed"], len(report["items"])) == (2, 0, 2)
+    run("mirror", "pull", mirror, "--locked", "weights.lock", wanted)
+
+
+def test_a_digest_that_contradicts_the_lockfile_is_an_error(site, run):
+    run("lock", "small")
+    run("prefetch", "--locked", "weights.lock", "small", "--sha256", "0" * 64, code=5)
 
 
 @pytest.mark.parametrize("connections", [1, 4])

@@ -146,6 +146,8 @@ def test_every_name_of_a_blob_is_told(layout, config, tmp_path):
     text = " ".join(_read(page_of(Client(config.but(catalogs=(tmp_path / "catalog.json",))))).text)
     assert "Net_Weights.A" in text
     assert "also Net_Weights.B" in text
+    # Whoever reads the page does not have this catalog.
+    assert f"weightstore prefetch https://example.org/a.pth --sha256 {digest.hex}" in " ".join(text.split())
 
 
 def test_equal_rows_make_equal_bytes():

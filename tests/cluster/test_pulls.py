@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from tests.cli.conftest import Run, Site
 from tests.cluster.images import skopeo
 from tests.cluster.test_mirror import ALL, blobs_in, index_in, pushed  # noqa: F401
+from tests.servers import behaviours as does
 from tests.servers.hostile import HostileServer
 from tests.servers.hub import HubServer
 from weightstore.cluster.index import MANIFEST_TYPE, ModelIndex, make_entry, model_index, write_index
@@ -495,7 +497,42 @@ def test_what_a_mirror_lacks_altogether_is_told_once(site: Site, run: Run, mirro
         for options in ((), ("--quiet",)):
             told = run("mirror", "pull", empty.url("/"), "--locked", "weights.lock", *options, code=6).stderr
             assert told.count("error:") == 2, told
-            assert "2 more failed in the same way: toys/" in told
+            assert re.search(r"2 more failed in the same way as toys/\S+: toys/", told)
+
+
+@pytest.fixture
+def tried_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEIGHTSTORE_RETRIES", "0")
+
+
+@pytest.mark.usefixtures("tried_once")
+def test_what_failed_is_counted_by_its_kind(run: Run) -> None:
+    kinds: dict[str, str] = {}
+    with HostileServer(host="127.0.0.3") as liar:
+        for number in range(4):
+            data = bytes([number]) * 5000
+            name = f"sha256:{hashlib.sha256(data).hexdigest()}"
+            kinds[name] = "cut" if number < 2 else "wrong"
+            liar.serve(f"/blobs/sha256/{name[7:]}", b"x" * 5000, does.truncate(1000) if number < 2 else ())
+        told = run("mirror", "pull", liar.url(""), *kinds, "--jobs", "1", code=6).stderr
+    counted = re.findall(r"1 more failed in the same way as (\S+): (\S+)", told)
+    assert sorted(kinds[first] for first, _ in counted) == ["cut", "wrong"]
+    assert all(kinds[first] == kinds[other] for first, other in counted)
+
+
+@pytest.mark.usefixtures("tried_once")
+def test_a_file_that_a_mirror_was_not_asked_for_any_more_is_no_cut_file(run: Run) -> None:
+    names = [f"sha256:{hashlib.sha256(bytes([number])).hexdigest()}" for number in range(8)]
+    with HostileServer(host="127.0.0.3") as liar:
+        for number, name in enumerate(names):
+            cut = does.truncate(1000) if number < 4 else ()
+            liar.serve(f"/blobs/sha256/{name[7:]}", b"x" * 5000, cut)
+        told = run("mirror", "pull", liar.url(""), *names, "--jobs", "1", code=6).stderr
+        asked = {request.path for request in liar.requests}
+    not_asked = [name for name in names if f"/blobs/sha256/{name[7:]}" not in asked]
+    assert "was not asked for it" in told
+    (last,) = [line for line in told.splitlines() if f"{len(not_asked) - 1} more failed in the same way" in line][-1:]
+    assert all(name in last for name in not_asked)
 
 
 @pytest.mark.parametrize(

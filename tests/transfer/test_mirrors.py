@@ -156,6 +156,42 @@ def test_a_dead_mirror_is_asked_once_by_a_client(
     assert len(other_host.requests) == 1
 
 
+def test_the_next_process_asks_a_mirror_that_never_answers_after_the_origin(
+    server: HostileServer, other_host: HostileServer, make_client: MakeClient, mirror: Source, data: bytes
+) -> None:
+    for number in range(3):
+        content = data[number:]
+        serve_blob(other_host, content, does.no_answer(), content=content)
+        url = f"{server.serve(f'/{number}', content)}#sha256={digest_of(content)}"
+        assert make_client(mirrors=(mirror,), read_timeout_s=0.3).path(url).read_bytes() == content
+    assert len(other_host.requests) == 1
+
+
+def test_a_mirror_that_did_not_answer_is_asked_where_it_is_all_there_is_and_forgiven_when_it_serves(
+    other_host: HostileServer, make_client: MakeClient, mirror: Source, pinned: str, data: bytes, config: Config
+) -> None:
+    serve_blob(other_host, data, does.no_answer(times=1), content=data)
+    alone = {"mirrors": (mirror,), "order": ("layers", "mirrors"), "read_timeout_s": 0.3}
+    with pytest.raises(TransferError):
+        make_client(**alone).path(pinned)
+    assert len(list((config.state / "silent").iterdir())) == 1
+    assert make_client(**alone).path(pinned).read_bytes() == data
+    assert list((config.state / "silent").iterdir()) == []
+
+
+def test_of_two_mirrors_the_one_that_did_not_answer_is_asked_last(
+    server: HostileServer, other_host: HostileServer, make_client: MakeClient, mirror: Source, data: bytes
+) -> None:
+    for number in range(2):
+        content = data[number:]
+        serve_blob(other_host, content, does.no_answer(), content=content)
+        serve_blob(server, content, content=content)
+        mirrors = (mirror, Source(server.url("/mirror")))
+        client = make_client(mirrors=mirrors, order=("layers", "mirrors"), read_timeout_s=0.3)
+        assert client.path(f"https://o.example/x#sha256={digest_of(content)}").read_bytes() == content
+    assert len(other_host.requests) == 1
+
+
 def test_a_dead_mirror_is_told_of_once_by_many_files_at_once(
     server: HostileServer, other_host: HostileServer, make_client: MakeClient, mirror: Source, data: bytes
 ) -> None:

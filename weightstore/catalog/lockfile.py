@@ -130,6 +130,23 @@ class Lockfile:
         except OSError as error:
             raise StoreError(place=str(path), reason=f"cannot be written: {error.strerror or error}") from None
 
+    def named(self, name: str) -> Locked | None:
+        """Return the entry of a whole name, with its namespace or, where that is clear, without."""
+        found = [entry for entry in self.entries if entry.name == name]
+        found = found or [
+            entry for entry in self.entries if "://" not in entry.name and entry.name.endswith(f"/{name}")
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def pinned(self, wanted: Wanted) -> Wanted:
+        """Return what is wanted by the full digest under which its source is locked, if that is what the pin allows."""
+        for entry in self.entries:
+            if entry.source == wanted.source and wanted.pin.matches(entry.digest):
+                locked = entry.wanted()
+                alternatives = tuple(dict.fromkeys((*wanted.alternatives, *locked.alternatives)))
+                return replace(wanted, pin=locked.pin, size=locked.size, size_is_exact=True, alternatives=alternatives)
+        return wanted
+
     def digests(self) -> frozenset[Digest]:
         return frozenset(entry.digest for entry in self.entries)
 

@@ -16,6 +16,7 @@ Case is not significant where it is not needed to tell names apart.
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from weightstore.errors import InvalidInput, UnknownName
@@ -29,13 +30,22 @@ if TYPE_CHECKING:
 _LONGEST = 300
 
 
+Otherwise = Callable[[str, UnknownName], "list[Entry]"]
+"""Tells what a name means that no catalog knows, with the error that this is; nothing where it means nothing."""
+
+
 def resolve(
-    names: Iterable[str], catalogs: Catalogs, *, task: str | None = None, everything: bool = False
+    names: Iterable[str],
+    catalogs: Catalogs,
+    *,
+    task: str | None = None,
+    everything: bool = False,
+    otherwise: Otherwise | None = None,
 ) -> list[Entry]:
     """Return the entries that names and globs mean, without repetition, in the order asked for.
 
     ``task`` alone means the DEFAULT of every builder of that task; together with names it narrows them. ``everything``
-    means all entries of all catalogs.
+    means all entries of all catalogs. A name that no catalog has, and that is no glob, means what ``otherwise`` says.
 
     Raises:
         UnknownName: a name that no catalog has, a glob that matches nothing, or a task that nobody knows.
@@ -47,7 +57,7 @@ def resolve(
     elif task is not None and not names:
         found = {entry.qualified_name: entry for entry in _defaults(catalogs)}
     for name in names:
-        for entry in _resolve_one(name, catalogs):
+        for entry in _resolve_one(name, catalogs, otherwise or _nothing):
             found.setdefault(entry.qualified_name, entry)
     if task is None:
         return list(found.values())
@@ -72,7 +82,11 @@ def _defaults(catalogs: Catalogs) -> Iterator[Entry]:
                 yield catalog.entry(enum, member)
 
 
-def _resolve_one(text: str, catalogs: Catalogs) -> list[Entry]:
+def _nothing(name: str, error: UnknownName) -> list[Entry]:  # noqa: ARG001 - the type's signature
+    return []
+
+
+def _resolve_one(text: str, catalogs: Catalogs, otherwise: Otherwise) -> list[Entry]:
     if not text or len(text) > _LONGEST:
         raise InvalidInput("a weights name is not empty, and not longer than 300 characters")
     namespace, slash, name = text.rpartition("/")
@@ -84,7 +98,10 @@ def _resolve_one(text: str, catalogs: Catalogs) -> list[Entry]:
     pool = [catalog for catalog in catalogs.all() if not slash or catalog.namespace.lower() == namespace.lower()]
     if slash and not pool and not is_glob:
         known = sorted(catalog.namespace for catalog in catalogs.all())
-        raise UnknownName(name=text, hint=f"there is no catalog {namespace!r}. Known are: {', '.join(known)}")
+        error = UnknownName(name=text, hint=f"there is no catalog {namespace!r}. Known are: {', '.join(known)}")
+        if found := otherwise(text, error):
+            return found
+        raise error
     if is_glob:
         pool = pool or [one for one in catalogs.all() if fnmatch.fnmatchcase(one.namespace.lower(), namespace.lower())]
         found = [entry for catalog in pool for entry in _matching(name, catalog)]
@@ -93,7 +110,10 @@ def _resolve_one(text: str, catalogs: Catalogs) -> list[Entry]:
         return found
     entries = [entry for catalog in pool if (entry := _exact(name, catalog)) is not None]
     if not entries:
-        raise UnknownName(name=text, suggestions=_nearest(name, pool))
+        error = UnknownName(name=text, suggestions=_nearest(name, pool))
+        if found := otherwise(text, error):
+            return found
+        raise error
     if len(entries) > 1:
         choices = ", ".join(entry.qualified_name for entry in entries)
         raise UnknownName(name=text, hint=f"is in several catalogs. Say which: {choices}")

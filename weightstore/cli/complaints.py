@@ -22,7 +22,7 @@ class Complaints:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._further: dict[str, list[str]] = {}
+        self._alike: dict[str, list[str]] = {}  # by the cause: the name that was told with it, and further ones
         self._lock = threading.Lock()
 
     def tell(self, result: Result) -> None:
@@ -35,19 +35,19 @@ class Complaints:
             cause = cause.replace(own, "")
         cause = _DIGITS.sub("", cause)
         with self._lock:
-            if cause in self._further:
-                self._further[cause].append(wanted.name)
+            if cause in self._alike:
+                self._alike[cause].append(wanted.name)
                 return
-            self._further[cause] = []
+            self._alike[cause] = [wanted.name]
         self._settings.complain(text)
 
     def close(self) -> None:
         """Tell which further items failed, a line for each cause."""
-        for names in self._further.values():
+        for first, *names in self._alike.values():
             if names:
                 more = f", and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
                 told = ", ".join(sorted(names)[:_MOST_NAMES])
-                self._settings.complain(f"{len(names)} more failed in the same way: {told}{more}")
+                self._settings.complain(f"{len(names)} more failed in the same way as {first}: {told}{more}")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weightstore.catalog.entries import best_known_first, is_error
+from weightstore.catalog.registry import built_in
 from weightstore.cluster.merging import details_of
 from weightstore.cluster.page_chart import COMPUTE, SIZE, Axis, Point, scatter_plot, shown
 from weightstore.cluster.renewal import index_there, told_by_others
@@ -167,7 +168,9 @@ def _row(stored: Stored, entries_of: Callable[[Source], Iterable[Entry]], told: 
     if stored.made_from is not None:
         return replace(row, name=f"{row.name or 'unnamed'} (safetensors)")
     if source is not None:
-        wanted = entry.qualified_name if entry is not None and not entry.shards else source.display
+        # By name only where every reader's machine knows it: the site's own catalogs are not theirs.
+        is_known = entry is not None and not entry.shards and entry in built_in().entries_of_source(entry.source)
+        wanted = entry.qualified_name if entry is not None and is_known else source.display
         row = replace(row, command=f"weightstore prefetch {shlex.quote(wanted)} --sha256 {stored.digest.hex}")
     return replace(row, name=row.name or "unnamed")
 

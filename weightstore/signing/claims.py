@@ -20,7 +20,7 @@ from weightstore.signing.sshsig import NAMESPACE
 from weightstore.store.layout import read_limited, write_record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -112,6 +112,26 @@ def recall(state: Path, source: Source) -> Claim | None:
     if claim.entry.source != source:
         raise InvalidRecord(place=str(path), reason="speaks of another source than its name says")
     return claim
+
+
+def recall_all(state: Path, *, note: Callable[[str], None]) -> list[Claim]:
+    """Return all that is remembered, the newest index's first; what is damaged is noted and left out."""
+    try:
+        paths = sorted((state / "signed").glob("*.json"))
+    except OSError:
+        return []
+    found = []
+    for path in paths:
+        try:
+            claim = Claim.parse(read_limited(path), place=str(path))
+        except InvalidRecord as damage:
+            note(str(damage))
+            continue
+        except OSError:
+            continue  # forgotten by another process just now, or not ours to read
+        if _path(state, claim.entry.source) == path:
+            found.append(claim)
+    return sorted(found, key=lambda claim: claim.version, reverse=True)
 
 
 def forget(state: Path, source: Source) -> None:

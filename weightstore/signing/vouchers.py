@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from weightstore.digest import Pin
 from weightstore.errors import InvalidInput, InvalidRecord, MissingDependency, UntrustedIndex, WeightStoreError
-from weightstore.records import timestamp
-from weightstore.signing.claims import Claim, forget, recall, remember
-from weightstore.signing.signers import read_signers
+from weightstore.records import Wanted, timestamp
+from weightstore.signing.claims import Claim, forget, recall, recall_all, remember
+from weightstore.signing.names import called, matches
+from weightstore.signing.signers import allowed, read_signers
+from weightstore.signing.sshsig import NAMESPACE
 from weightstore.signing.trusted import signed_index
 
 if TYPE_CHECKING:
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
 
     from weightstore.config import Config
     from weightstore.digest import Digest
-    from weightstore.records import Wanted
     from weightstore.signing.document import Believed, SignedEntry
     from weightstore.signing.signers import Signer
     from weightstore.source import Source
@@ -74,6 +76,7 @@ class _Heard:
     believed: Believed | None
     entries: Mapping[Source, SignedEntry]
     reason: str = ""
+    is_passed_over: bool = False
 
 
 class Vouchers:
@@ -92,6 +95,8 @@ class Vouchers:
         mirrors = config.mirrors if "mirrors" in config.order else ()
         self._mirrors = [mirror for mirror in mirrors if mirror.scheme == "file" or not config.offline]
         self._not_asked = [mirror for mirror in mirrors if mirror not in self._mirrors]
+        self._asks_origin = "origin" in config.order and not config.offline
+        self._wants_pins = config.trust == "pinned"
         self._allowed_signers = allowed_signers
         self._state = config.state
         self._slow_s = config.read_timeout_s
@@ -141,10 +146,9 @@ class Vouchers:
             InvalidConfig: the file of signers cannot be used.
             MissingDependency: cryptography is not installed.
         """
-        words = self.words(wanted)
+        words, earlier = self._asked(wanted)
         said = [word.claim for word in words if word.agrees and word.claim is not None]
         newest = self._newest()
-        earlier = self.remembered(wanted, newest=newest)
         if said:
             claim = max((one for one in said if one.key == said[0].key), key=lambda one: one.version)
             if earlier is not None and earlier.claim is not None and _follows(earlier.claim, claim):
@@ -156,6 +160,27 @@ class Vouchers:
             if _is_over(claim, newest) and remembering and _agree(wanted, claim):
                 forget(self._state, claim.entry.source)
         return earlier
+
+    def _asked(self, wanted: Wanted) -> tuple[list[Word], Word | None]:
+        """Return what mirrors say of some weights, and what is remembered.
+
+        Those that did not answer a moment ago are asked only where nobody else can tell the digest.
+        """
+        words = self.words(wanted)
+        earlier = self.remembered(wanted, newest=self._newest())
+        passed_over = [heard for heard in self._listen() if heard.is_passed_over]
+        if not passed_over or any(word.agrees for word in words):
+            return words, earlier
+        is_told_by_origin = self._asks_origin and (wanted.pin.is_pinned or not self._wants_pins)
+        if earlier is not None or is_told_by_origin:
+            for heard in passed_over:
+                self._note(
+                    f"the signed index of mirror {heard.mirror} was {heard.reason}. To ask it all the same: "
+                    "WEIGHTSTORE_ORDER=layers,mirrors"
+                )
+            return words, earlier
+        self._listen(everybody=True)
+        return self.words(wanted), self.remembered(wanted, newest=self._newest())
 
     def _newest(self) -> dict[bytes, int]:
         """Return the version of the newest index of each key that was read just now and has not expired."""
@@ -177,21 +202,69 @@ class Vouchers:
     def claims_of(self, digest: Digest) -> list[Claim]:
         """Return which sources the mirrors' signed indexes say to have a digest. Errors as for :meth:`ask`."""
         now = datetime.now(UTC)
-        return [
-            Claim(entry, heard.believed.index.expires, heard.believed.signer.key, heard.believed.index.version)
-            for heard in self._listen()
-            if heard.believed is not None and now < heard.believed.index.expires
-            for entry in heard.entries.values()
-            if entry.digest == digest
-        ]
+        return [claim for heard in self._listen() for claim in _claims(heard, now) if claim.entry.digest == digest]
 
-    def _listen(self) -> list[_Heard]:
+    def recalled_names(self, name: str) -> list[Claim]:
+        """Return what is remembered under a weights name, whether it counts still or not. Opens no socket."""
+        return [claim for claim in recall_all(self._state, note=self._note) if matches(name, claim.entry.name)]
+
+    def signer_of(self, claim: Claim) -> Signer | None:
+        """Return whose word a claim is, expired or not, while that key may sign."""
+        return allowed(read_signers(self._allowed_signers), claim.key, datetime.now(UTC), namespace=NAMESPACE)
+
+    def named(self, name: str) -> list[Claim]:
+        """Return what a weights name means by the mirrors' signed indexes, or by what is remembered; and remember it.
+
+        Mirrors come before memory and in their order, and of one key the newer index counts, as for :meth:`ask`. What a
+        key has taken back by an index that was read just now does not.
+
+        Raises:
+            UnknownName: the name has no namespace, and several have it.
+            InvalidConfig: the file of signers cannot be used.
+        """
+        found = self._called(name)
+        if not found:
+            self._listen(everybody=True)  # nobody else can tell it
+            found = self._called(name)
+        for claim in found:
+            earlier = self._recalled(Wanted(claim.entry.name, claim.entry.source, Pin()))
+            if not any(one == claim or _follows(one, claim) for one in earlier):
+                remember(self._state, claim)
+        return found
+
+    def _called(self, name: str) -> list[Claim]:
+        now = datetime.now(UTC)
+        said = [claim for heard in self._listen() for claim in _claims(heard, now)]
+        newest, signers = self._newest(), read_signers(self._allowed_signers)
+        remembered = [
+            claim
+            for claim in self.recalled_names(name)
+            if not _is_over(claim, newest) and claim.signer(signers, now) is not None
+        ]
+        return called(name, [*said, *remembered])
+
+    def complaints(self) -> list[str]:
+        """Return why mirrors say nothing: what is not believed or not to be had, and who was not asked."""
+        heard = [f"mirror {one.mirror}: {one.reason}" for one in self._listen() if one.reason]
+        return [*heard, *(f"mirror {mirror}: {_OFFLINE}" for mirror in self._not_asked)]
+
+    def _listen(self, *, everybody: bool = False) -> list[_Heard]:
+        """Return what the mirrors' indexes say; of those that did not answer a moment ago only for ``everybody``."""
         with self._lock:
             if self._read_at is None or time.monotonic() - self._read_at > _FRESH_S:
                 signers = read_signers(self._allowed_signers)
-                self._heard = [self._read(mirror, signers) for mirror in self._mirrors]
+                self._heard = [self._passed_over(mirror) or self._read(mirror, signers) for mirror in self._mirrors]
                 self._read_at = time.monotonic()
+            if everybody and any(one.is_passed_over for one in self._heard):
+                signers = read_signers(self._allowed_signers)
+                self._heard = [self._read(one.mirror, signers) if one.is_passed_over else one for one in self._heard]
             return self._heard
+
+    def _passed_over(self, mirror: Source) -> _Heard | None:
+        silent_s = self._health.silent_for_s(mirror)
+        if silent_s is None:
+            return None
+        return _Heard(mirror, None, {}, f"not asked: it did not answer {silent_s:.0f} s ago", is_passed_over=True)
 
     def _read(self, mirror: Source, signers: Sequence[Signer]) -> _Heard:
         try:
@@ -213,6 +286,15 @@ class Vouchers:
             what = "not believed" if isinstance(error, UntrustedIndex) else "cannot be read"
             return _Heard(mirror, None, {}, f"{what}: {getattr(error, 'reason', '') or error}")
         return _Heard(mirror, believed, believed.index.by_source if believed is not None else {})
+
+
+def _claims(heard: _Heard, now: datetime) -> list[Claim]:
+    """Return all that an index says which has not expired."""
+    believed = heard.believed
+    if believed is None or believed.index.expires <= now:
+        return []
+    key, version = believed.signer.key, believed.index.version
+    return [Claim(entry, believed.index.expires, key, version) for entry in heard.entries.values()]
 
 
 def _word(heard: _Heard, wanted: Wanted, now: datetime) -> Word:

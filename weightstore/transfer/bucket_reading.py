@@ -63,7 +63,7 @@ def _paced(pages: Iterator[Any], place: str, answer_s: float) -> Iterator[Any]:
             try:
                 page, error = came.get(timeout=answer_s)
             except queue.Empty:
-                raise SourceUnavailable(source=place, reason="timed out") from None
+                raise SourceUnavailable(source=place, reason="timed out", is_silent=True) from None
             if error is not None:
                 raise error
             if page is None:

@@ -84,8 +84,9 @@ def refusal(error: Exception, *, display: str, scheme: str) -> TransferError:
         return SourceUnavailable(source=display, reason="the bucket is in another region. Set AWS_REGION")
     if status is not None:
         return SourceUnavailable(source=display, reason=f"HTTP {status}")
-    reason = _why_unreached(causes) if "Error performing" in text else f"cannot be asked ({name})"
-    return SourceUnavailable(source=display, reason=reason)
+    if "Error performing" in text:
+        return SourceUnavailable(source=display, reason=_why_unreached(causes), is_silent=True)
+    return SourceUnavailable(source=display, reason=f"cannot be asked ({name})")
 
 
 def is_superseded(error: Exception) -> bool:

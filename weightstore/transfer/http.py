@@ -110,7 +110,8 @@ class HttpBody:
                 data = self._response.read(wanted, decode_content=False)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError, AttributeError) as error:
             # ValueError and AttributeError: closed by another thread that wants us to stop.
-            raise SourceUnavailable(source=self._source.display, reason=_reason(error)) from None
+            silent = isinstance(_innermost(error), (TimeoutError, urllib3.exceptions.TimeoutError))
+            raise SourceUnavailable(source=self._source.display, reason=_reason(error), is_silent=silent) from None
         finally:
             self.blocked_since = None
         self._adapt(time.monotonic() - began, is_full=len(data) == self._block)
@@ -324,7 +325,9 @@ class HttpTransport:
             return self._hosts.ask(url, headers, authorization=authorization, method=method, body=body)
         except urllib3.exceptions.SSLError as error:
             if not isinstance(_innermost(error), ssl.SSLCertVerificationError):
-                raise SourceUnavailable(source=source.display, reason=f"no TLS connection ({_reason(error)})") from None
+                raise SourceUnavailable(
+                    source=source.display, reason=f"no TLS connection ({_reason(error)})", is_silent=True
+                ) from None
             raise RefusedResponse(
                 source=source.display,
                 reason=f"its certificate is not trusted ({_reason(error)}). Behind a site's own CA, name its bundle in "
@@ -338,7 +341,7 @@ class HttpTransport:
         ) as error:
             raise RefusedResponse(source=source.display, reason=f"cannot be asked for: {_reason(error)}") from None
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise SourceUnavailable(source=source.display, reason=_reason(error)) from None
+            raise SourceUnavailable(source=source.display, reason=_reason(error), is_silent=True) from None
 
     def _settings(self, url: str) -> dict[str, Any]:
         """Return proxies, CA bundle and client certificate for a URL's host, as requests finds them."""

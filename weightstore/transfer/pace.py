@@ -31,7 +31,9 @@ class Pace:
             return
         if self._received < self._slowest * elapsed_s:
             raise SourceUnavailable(
-                source=self._place, reason=f"only {self._received} bytes came in {elapsed_s:.0f} seconds"
+                source=self._place,
+                reason=f"only {self._received} bytes came in {elapsed_s:.0f} seconds",
+                is_silent=True,
             )
         self._began += elapsed_s
         self._received = 0

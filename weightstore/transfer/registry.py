@@ -88,7 +88,7 @@ class Registry:
         self._lock = threading.Lock()
         self._challenges: dict[str, tuple[str, dict[str, str]]] = {}
         self._tokens: dict[tuple[str, str, str], tuple[str, float]] = {}
-        self._failures: dict[str, tuple[str, float]] = {}
+        self._failures: dict[str, tuple[SourceUnavailable, float]] = {}
 
     def ask(
         self,
@@ -161,13 +161,13 @@ class Registry:
 
     def _asked_once(self, source: Source, repository: Repository) -> tuple[str, dict[str, str]]:
         """Ask a registry how, and remember it; also that it does not answer, so that many files wait for it once."""
-        reason, until = self._failures.get(repository.host, ("", 0.0))
-        if time.monotonic() < until:
-            raise SourceUnavailable(source=source.display, reason=reason)
+        failure, until = self._failures.get(repository.host, (None, 0.0))
+        if failure is not None and time.monotonic() < until:
+            raise SourceUnavailable(source=source.display, reason=failure.reason, is_silent=failure.is_silent)
         try:
             challenge = self._ask_how(source, repository)
         except SourceUnavailable as error:
-            self._failures[repository.host] = (error.reason, time.monotonic() + _DEAD_S)
+            self._failures[repository.host] = (error, time.monotonic() + _DEAD_S)
             raise
         self._challenges[repository.host] = challenge
         return challenge

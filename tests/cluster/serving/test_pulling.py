@@ -69,6 +69,30 @@ def test_a_mirror_that_lies_is_passed_over(start, shared, shared_config, mirror,
         assert requests.get(f"{second.url}/blobs/sha256/{HEX}").content == DATA
 
 
+def test_each_kind_of_fault_of_a_mirror_is_told_once_with_its_name_and_without_its_password(
+    start, shared_config, mirror
+):
+    blobs = [random.Random(number).randbytes(5000) for number in range(4)]
+    for number, data in enumerate(blobs):
+        cut = truncate(1000 + number) if number % 2 else ()
+        mirror.serve(f"/blobs/sha256/{hashlib.sha256(data).hexdigest()}", data if cut else b"x" * 5000, cut)
+    with HostileServer(host="127.0.0.2") as honest:
+        for data in blobs:
+            honest.serve(f"/blobs/sha256/{hashlib.sha256(data).hexdigest()}", data)
+        address = mirror.url("").replace("http://", "http://ada:geheim@")
+        mirrors = (Source(address), Source(honest.url("")))
+        served = start(config=shared_config.but(mirrors=mirrors), pulls_through=True)
+        for data in blobs:
+            digest = hashlib.sha256(data).hexdigest()
+            assert requests.get(f"{served.url}/blobs/sha256/{digest}").content == data
+            assert digest not in "".join(served.notes)
+    told = [note for note in served.notes if "could not be pulled" in note]
+    assert len(told) == 2
+    assert all(f"mirror {Source(address)}: " in note and "geheim" not in note for note in told)
+    assert "gave other bytes than those of the digest" in told[0]
+    assert "incomplete read" in told[1]
+
+
 def test_what_was_refused_is_not_asked_for_at_once_again(start, shared_config, mirror):
     served = start(config=shared_config.but(mirrors=(Source(mirror.url("")),)), pulls_through=True)
     for _ in range(3):

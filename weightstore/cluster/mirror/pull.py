@@ -68,7 +68,7 @@ def gather(
             wanted.append(wanted_of_digest(Digest.parse(name), place.source))
             continue
         try:
-            found = client.gather([name])
+            found = client.chosen([name], lockfile=lockfile)
             wanted += [_file_there(one, place, client) if trusted else one for one in found]
         except UnknownName as error:
             entries = _called(name, index_of_place(place, client=client)) if trusted else []
@@ -108,6 +108,8 @@ def _called(name: str, index: ModelIndex) -> list[IndexEntry]:
 
 
 def _unknown(error: UnknownName) -> UnknownName:
+    if error.unbelieved:  # a signature that does not hold is no reason to believe the mirror without one
+        return error
     near = f", did you mean {', '.join(error.suggestions)}?" if error.suggestions else "."
     known = error.hint or f"no catalog knows it{near}"
     hint = "What only the mirror has a name for is pulled with --trust-mirror, or by its digest, sha256:<64 hex>"

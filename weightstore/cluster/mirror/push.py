@@ -95,7 +95,7 @@ def gather(names: Iterable[str], *, client: Client, lockfile: Lockfile | None) -
             wanted.append(wanted_of_digest(Digest.parse(name), here))
             continue
         try:
-            wanted += client.gather([name])
+            wanted += client.chosen([name], lockfile=lockfile)
         except UnknownName:
             titled = sorted({one.digest for one in client.stored() if one.title == name and one.made_from is None})
             if not titled:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 import weakref
@@ -13,7 +14,7 @@ from urllib.parse import quote
 from weightstore.client import Client
 from weightstore.cluster.serving.repositories import LISTING_LIMIT, parse_listing
 from weightstore.digest import Pin
-from weightstore.errors import AccessDenied, SourceNotFound, WeightStoreError
+from weightstore.errors import AccessDenied, Cancelled, DigestMismatch, SizeMismatch, SourceNotFound, WeightStoreError
 from weightstore.hub import HubFile, is_commit
 from weightstore.records import Wanted
 from weightstore.source import Source
@@ -23,6 +24,8 @@ from weightstore.transfer.remote import RemoteFile
 from weightstore.transfer.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from weightstore.cluster.serving.repositories import Listing
     from weightstore.cluster.serving.shelf import Shelf
     from weightstore.digest import Digest
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 # Clients ask for optional files again and again: what was refused is not asked for anew so long, up to so many.
 _REFUSED_FOR_S = 60.0
 _REFUSALS = 10_000
+# So many kinds of faults are told: how many there are is for those to say who are at fault.
+_MOST_TOLD = 1000
+_DIGITS = re.compile(r"[0-9a-f]*[0-9][0-9a-f]*")
 # So long a branch means what it did, and so many lists of files are kept.
 _FRESH_S = 60.0
 _LISTINGS = 256
@@ -53,6 +59,7 @@ class Puller:
         self._asking = ThreadPoolExecutor(config.jobs, thread_name_prefix="ask")  # questions do not wait for downloads
         self._fetching: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._refused: dict[str, float] = {}
+        self._told: set[tuple[str, str]] = set()
         self._listings: dict[tuple[str, str], tuple[float, Listing]] = {}
         self._branches: dict[tuple[str, str], str] = {}
         self._stop = threading.Event()
@@ -66,16 +73,18 @@ class Puller:
 
     async def fetch_blob(self, digest: Digest) -> bool:
         """Fetch a blob from the first mirror that gives it; tell whether it is here now."""
-        if not self._mirrors:
-            return False
-        first, *others = (blob_in(mirror, digest) for mirror in self._mirrors)
         # No ref is made of it: where it comes from is not known, and that a mirror has it is no fact worth telling.
-        wanted = Wanted(str(digest), first, Pin.of(digest), alternatives=tuple(others), is_recorded=False)
-        return await self._fetch(wanted)
+        return await self._fetch(
+            str(digest),
+            [
+                (f"mirror {mirror}: ", Wanted(str(digest), blob_in(mirror, digest), Pin.of(digest), is_recorded=False))
+                for mirror in self._mirrors
+            ],
+        )
 
     async def fetch_file(self, source: Source) -> bool:
         """Fetch a file of the Hub; tell whether it is here now."""
-        return self._asks_origin and await self._fetch(Wanted(source.display, source, Pin()))
+        return self._asks_origin and await self._fetch(source.display, [("", Wanted(source.display, source, Pin()))])
 
     async def listing(self, repo: str, revision: str) -> Listing | None:
         """Return what the Hub says that a revision is; None where it does not tell, and has not told before."""
@@ -140,36 +149,63 @@ class Puller:
             return None
         return (file.declared, file.size) if file.declared is not None else None
 
-    async def _fetch(self, wanted: Wanted) -> bool:
-        lock = self._fetching.setdefault(wanted.name, asyncio.Lock())
+    async def _fetch(self, name: str, places: Sequence[tuple[str, Wanted]]) -> bool:
+        if not places:
+            return False
+        lock = self._fetching.setdefault(name, asyncio.Lock())
         async with lock:
-            if self._is_refused(wanted.name):
+            if self._is_refused(name):
                 return False
             # Who asked may leave: the fetch goes on, for whoever asks next.
-            obtained = await asyncio.get_running_loop().run_in_executor(self._threads, self._obtain, wanted)
+            obtained = await asyncio.get_running_loop().run_in_executor(self._threads, self._obtain, name, places)
         if obtained is not None and obtained.via == "origin":  # and not brought by who asked just before
             self._shelf.figures.blobs["pulled"] += 1
         return obtained is not None
 
-    def _obtain(self, wanted: Wanted) -> Obtained | None:
-        try:
-            obtained = self._client.obtainer.obtain(wanted, meter=Silent(), stop=self._stop)
-        except WeightStoreError as error:
-            self._refuse(wanted.name, error)
-            return None
-        self._shelf.forget()
-        return obtained
+    def _obtain(self, name: str, places: Sequence[tuple[str, Wanted]]) -> Obtained | None:
+        for place, wanted in places:
+            try:
+                obtained = self._client.obtainer.obtain(wanted, meter=Silent(), stop=self._stop)
+            except Cancelled:
+                return None
+            except WeightStoreError as error:
+                self._tell(place, error)
+            else:
+                self._shelf.forget()
+                return obtained
+        self._remember_refusal(name)
+        return None
 
     def _is_refused(self, name: str) -> bool:
         return time.monotonic() - self._refused.get(name, float("-inf")) < _REFUSED_FOR_S
 
     def _refuse(self, name: str, error: WeightStoreError) -> None:
-        if not isinstance(error, SourceNotFound):
-            # Without the name, which a stranger chose: notes are told once each, and remembered for that.
-            self._shelf.client.note(f"could not be pulled: {getattr(error, 'reason', '') or type(error).__name__}")
+        self._tell("", error)
         self._remember_refusal(name)
+
+    def _tell(self, place: str, error: WeightStoreError) -> None:
+        """Tell each kind of fault of a place once; not to have everything is none.
+
+        Without the name, which a stranger chose: what was told is remembered.
+        """
+        if isinstance(error, SourceNotFound):
+            return
+        fault = _fault(error)
+        kind = (place, _DIGITS.sub("", fault))
+        if kind not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(kind)
+            self._shelf.client.note(f"could not be pulled: {place}{fault}")
 
     def _remember_refusal(self, name: str) -> None:
         while len(self._refused) >= _REFUSALS:
             self._refused.pop(next(iter(self._refused)), None)
         self._refused[name] = time.monotonic()
+
+
+def _fault(error: WeightStoreError) -> str:
+    """Return what a place did, without what was asked of it."""
+    if isinstance(error, DigestMismatch):
+        return "gave other bytes than those of the digest"
+    if isinstance(error, SizeMismatch):
+        return f"gave {error.actual} bytes, and it should be {error.expected}"
+    return getattr(error, "reason", "") or type(error).__name__
